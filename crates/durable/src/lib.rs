@@ -1,0 +1,219 @@
+//! Files that survive a crash. Every file ferrotune leaves behind is written here: to a temporary
+//! sibling, fsynced, then renamed over its final name, with the folder fsynced last. A reader sees
+//! the old content or the new, never a mixture, and a failed write removes its temporary file.
+//!
+//! Refuses nothing but what the file system refuses; each error names the path and the step.
+#![forbid(unsafe_code)]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// A file-system step that failed, and where.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {step} {}", path.display())]
+pub struct Error {
+    /// What was being done: "create", "write", "sync", "rename", …
+    pub step: &'static str,
+    /// The file or folder it was done to.
+    pub path: PathBuf,
+    /// The operating system's answer.
+    pub source: io::Error,
+}
+
+/// The result of a durable write.
+pub type Result<T> = std::result::Result<T, Error>;
+
+fn at<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {
+    move |source| Error { step, path: path.to_path_buf(), source }
+}
+
+/// Writes `path` as one atomic step; `fill` streams the content.
+///
+/// # Errors
+/// Whatever creating, filling, syncing or renaming the file answers; the old file is then intact.
+pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let folder = parent(path);
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".tmp-")
+        .tempfile_in(folder)
+        .map_err(at("create a temporary file in", folder))?;
+    {
+        let mut buffered = BufWriter::with_capacity(1 << 20, temporary.as_file_mut());
+        fill(&mut buffered).map_err(at("write", path))?;
+        buffered.flush().map_err(at("write", path))?;
+    }
+    make_readable(temporary.as_file()).map_err(at("set permissions of", path))?;
+    temporary.as_file().sync_all().map_err(at("sync", path))?;
+    temporary.persist(path).map_err(|e| at("rename", path)(e.error))?;
+    sync_folder(folder)
+}
+
+/// Writes `bytes` to `path` as one atomic step.
+///
+/// # Errors
+/// See [`write_with`].
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_with(path, |out| out.write_all(bytes))
+}
+
+/// Appends one whole line and syncs it; the line break is added.
+///
+/// # Errors
+/// Whatever opening, writing or syncing the file answers.
+pub fn append_line(path: &Path, line: &str) -> Result<()> {
+    let mut file =
+        OpenOptions::new().create(true).append(true).open(path).map_err(at("open", path))?;
+    file.write_all(format!("{line}\n").as_bytes()).map_err(at("append to", path))?;
+    file.sync_data().map_err(at("sync", path))
+}
+
+/// Creates a folder and those above it.
+///
+/// # Errors
+/// Whatever the file system answers, with the folder's path.
+pub fn create_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(at("create folder", path))
+}
+
+/// Replaces the folder `target` by one that `fill` writes: the new content is built beside it and
+/// swapped in by two renames, so that at every moment `target` or its `.old` sibling is whole.
+/// [`recover_folder`] puts the sibling back if the process died between the two.
+///
+/// # Errors
+/// What `fill` or the file system answers; `target` is then as it was.
+pub fn replace_folder<E: From<Error>>(
+    target: &Path,
+    fill: impl FnOnce(&Path) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let (fresh, old) = (sibling(target, "new"), sibling(target, "old"));
+    recover_folder(target)?;
+    remove_folder(&fresh)?;
+    create_folder(&fresh)?;
+    if let Err(error) = fill(&fresh) {
+        remove_folder(&fresh)?;
+        return Err(error);
+    }
+    sync_folder(&fresh)?;
+    if target.exists() {
+        fs::rename(target, &old).map_err(at("rename", target))?;
+    }
+    fs::rename(&fresh, target).map_err(at("rename", &fresh))?;
+    sync_folder(parent(target))?;
+    remove_folder(&old)?;
+    Ok(())
+}
+
+/// Undoes a [`replace_folder`] that was cut short: restores `target` from its `.old` sibling when
+/// only that one is there, and removes leftovers.
+///
+/// # Errors
+/// Whatever the file system answers.
+pub fn recover_folder(target: &Path) -> Result<()> {
+    let old = sibling(target, "old");
+    if old.exists() && !target.exists() {
+        fs::rename(&old, target).map_err(at("rename", &old))?;
+        sync_folder(parent(target))?;
+    }
+    remove_folder(&old)?;
+    remove_folder(&sibling(target, "new"))
+}
+
+/// Removes a folder and what is in it; a missing folder is no error.
+///
+/// # Errors
+/// Whatever the file system answers.
+pub fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn sibling(target: &Path, suffix: &str) -> PathBuf {
+    let mut name = target.file_name().unwrap_or_default().to_os_string();
+    name.push(".");
+    name.push(suffix);
+    target.with_file_name(name)
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// A rename lasts only once its folder is on disk; platforms without folder handles skip this.
+fn sync_folder(folder: &Path) -> Result<()> {
+    if cfg!(unix) {
+        File::open(folder)
+            .and_then(|handle| handle.sync_all())
+            .map_err(at("sync folder", folder))?;
+    }
+    Ok(())
+}
+
+/// Temporary files are private; what we leave behind is as readable as any new file.
+#[cfg(unix)]
+fn make_readable(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn make_readable(_: &File) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;
+
+    #[test]
+    fn a_failed_write_keeps_the_old_content_and_leaves_no_temporary_file() -> Outcome {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("a.json");
+        write(&path, b"old")?;
+        let died = write_with(&path, |out| {
+            out.write_all(b"half of the n")?;
+            Err(io::Error::other("disk full"))
+        });
+        assert_eq!(died.expect_err("fill failed").path, path);
+        assert_eq!(fs::read(&path)?, b"old");
+        assert_eq!(fs::read_dir(folder.path())?.count(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn a_replacement_cut_short_at_any_point_leaves_one_whole_folder() -> Outcome {
+        let folder = tempfile::tempdir()?;
+        let target = folder.path().join("last");
+        let fill = |text: &'static str| {
+            move |path: &Path| -> Result<()> { write(&path.join("state"), text.as_bytes()) }
+        };
+        replace_folder(&target, fill("one"))?;
+        replace_folder(&target, fill("two"))?;
+        assert_eq!(fs::read(target.join("state"))?, b"two");
+
+        // Died while building the new one.
+        create_folder(&sibling(&target, "new"))?;
+        recover_folder(&target)?;
+        assert_eq!(fs::read(target.join("state"))?, b"two");
+
+        // Died between the two renames.
+        fs::rename(&target, sibling(&target, "old"))?;
+        recover_folder(&target)?;
+        assert_eq!(fs::read(target.join("state"))?, b"two");
+
+        // A fill that fails changes nothing.
+        let failed: std::result::Result<(), Error> =
+            replace_folder(&target, |path| Err(at("write", path)(io::Error::other("full"))));
+        assert!(failed.is_err());
+        assert_eq!(fs::read(target.join("state"))?, b"two");
+        assert_eq!(fs::read_dir(folder.path())?.count(), 1);
+        Ok(())
+    }
+}
