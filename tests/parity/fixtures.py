@@ -1,0 +1,325 @@
+"""Writes the golden fixtures of crates/architectures/tests/fixtures from Transformers and PEFT.
+
+    python fixtures.py OUT_DIR
+
+Everything is computed in float64 and stored as F32: the files hold the exact value, not one
+library's rounding. The same case is computed again in float32 and refused if Transformers itself
+strays from the stored value further than the tolerance the Rust tests grant (1e-4); so a fixture
+never asks more of us than it asks of the oracle.
+
+Sources: transformers BertForSequenceClassification and RobertaForSequenceClassification (eager
+attention), peft LoraConfig, torch CrossEntropyLoss, AdamW and clip_grad_norm_, and the weight-decay
+rule of the Transformers Trainer. Dropout is zero throughout. File formats: see README.md.
+"""
+
+import argparse
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    RobertaModel,
+)
+from transformers.trainer_pt_utils import get_parameter_names
+from transformers.utils import logging
+
+TOLERANCE = 1e-4
+STEPS = 10
+LABELS = ["fair", "unfair", "unclear"]
+LENGTHS = [17, 2, 33, 70, 5, 24, 9]  # 70 is the longest both families can hold
+
+FAMILIES = {
+    "bert": dict(
+        seed=11,
+        first_id=5,  # 0 is the padding
+        config=BertConfig(
+            vocab_size=120, hidden_size=40, num_hidden_layers=3, num_attention_heads=4, intermediate_size=72,
+            max_position_embeddings=70, type_vocab_size=2, pad_token_id=0,
+        ),
+        bare=lambda config: BertModel(config, add_pooling_layer=True),
+        full=BertForSequenceClassification,
+        modules_to_save=["classifier", "pooler"],
+    ),
+    "roberta": dict(
+        seed=23,
+        first_id=4,  # 1 is the padding, and position ids skip it
+        config=RobertaConfig(
+            vocab_size=130, hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=80,
+            max_position_embeddings=72, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2,
+            layer_norm_eps=1e-5,
+        ),
+        bare=lambda config: RobertaModel(config, add_pooling_layer=False),
+        full=RobertaForSequenceClassification,
+        modules_to_save=["classifier"],
+    ),
+}
+
+QUERY_VALUE = dict(r=4, alpha=8, target_modules=["query", "value"], use_rslora=False)
+ALL_LINEAR = dict(r=3, alpha=5, target_modules="all-linear", use_rslora=True)
+
+# "model" is the bare encoder, whose head (and for RoBERTa its pooling layer) comes as init.<name>.
+CASES = [
+    dict(name="full_single", checkpoint="model", method="full", packed=False),
+    dict(name="full_packed", checkpoint="classifier", method="full", packed=True),
+    dict(name="full_weighted_clipped", checkpoint="classifier", method="full", packed=True,
+         class_weights=[0.4, 1.0, 2.5], max_grad_norm=2.0),
+    dict(name="lora_packed", checkpoint="classifier", method="lora", packed=True, lora=QUERY_VALUE),
+    dict(name="lora_all_linear_weighted", checkpoint="model", method="lora", packed=True, lora=ALL_LINEAR,
+         class_weights=[0.4, 1.0, 2.5]),
+    dict(name="lora_single", checkpoint="model", method="lora", packed=False, lora=QUERY_VALUE),
+]
+
+
+def randomise(model: nn.Module, generator: torch.Generator) -> None:
+    """Draws every parameter anew, so that no bias is zero and no LayerNorm is the identity."""
+    for name, parameter in sorted(model.named_parameters()):
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+        if name.endswith("LayerNorm.weight"):
+            parameter.data = 1.0 + 0.2 * noise
+        else:
+            parameter.data = 0.2 * noise
+
+
+def write_checkpoints(family: dict, folder: Path) -> None:
+    """`model/`: the encoder alone, without root prefix. `classifier/`: the whole classifier, three named labels."""
+    generator = torch.Generator().manual_seed(family["seed"])
+    bare = family["bare"](family["config"])
+    randomise(bare, generator)
+    bare.save_pretrained(folder / "model")
+
+    config = type(family["config"])(**{
+        **family["config"].to_dict(),
+        "id2label": dict(enumerate(LABELS)),
+        "label2id": {label: index for index, label in enumerate(LABELS)},
+    })
+    full = family["full"](config)
+    randomise(full, generator)
+    full.save_pretrained(folder / "classifier")
+
+
+def load(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """The classifier on that checkpoint, all dropout off; what the checkpoint lacks is still to be drawn."""
+    config_dropout = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, classifier_dropout=0.0)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=len(LABELS), attn_implementation="eager", dtype=torch.float32, **config_dropout
+    )
+    return model.to(dtype).train()
+
+
+def saved_name(name: str) -> str:
+    """The name under which a live parameter is saved: PEFT drops the adapter's name and the wrapper."""
+    return name.replace(".modules_to_save.default", "").replace(".default", "")
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {saved_name(name): p for name, p in sorted(model.named_parameters()) if p.requires_grad}
+
+
+def build(family: dict, folder: Path, case: dict, dtype: torch.dtype, seed: int) -> tuple[nn.Module, dict]:
+    """The model to train, and the parameters its checkpoint does not hold."""
+    model = load(folder / case["checkpoint"], dtype)
+    if case["method"] == "lora":
+        model = with_adapter(model, family, case["lora"])
+    generator = torch.Generator().manual_seed(seed)
+    drawn = {}
+    for name, parameter in trainable(model).items():
+        if "lora_" in name or (case["checkpoint"] == "model" and "classifier" in name):
+            # Both LoRA factors nonzero: with B = 0 the gradient of A would be zero and prove nothing.
+            drawn[name] = 0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+            parameter.data = drawn[name].to(dtype, copy=True)
+    return model, drawn
+
+
+def with_adapter(model: nn.Module, family: dict, lora: dict) -> nn.Module:
+    return get_peft_model(model, LoraConfig(
+        task_type="SEQ_CLS", r=lora["r"], lora_alpha=lora["alpha"], lora_dropout=0.0,
+        target_modules=lora["target_modules"], use_rslora=lora["use_rslora"],
+        modules_to_save=list(family["modules_to_save"]),
+    )).train()
+
+
+def padded(sequences: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
+    longest = max(map(len, sequences))
+    return dict(
+        input_ids=torch.tensor([s + [pad] * (longest - len(s)) for s in sequences]),
+        attention_mask=torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in sequences]),
+    )
+
+
+def optimizer_for(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW with the Trainer's rule: no decay for biases and LayerNorm."""
+    forbidden = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
+    decayed = set(get_parameter_names(model, [nn.LayerNorm], forbidden))
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    return torch.optim.AdamW([
+        dict(params=[p for n, p in named if n in decayed], weight_decay=weight_decay),
+        dict(params=[p for n, p in named if n not in decayed], weight_decay=0.0),
+    ], lr=lr, betas=(0.9, 0.999), eps=1e-8)
+
+
+def run(family: dict, folder: Path, case: dict, dtype: torch.dtype, seed: int) -> dict[str, torch.Tensor]:
+    """Ten optimizer steps on one batch: what `<case>.safetensors` holds."""
+    model, drawn = build(family, folder, case, dtype, seed)
+    batch = padded(case["sequences"], family["config"].pad_token_id)
+    labels = torch.tensor(case["labels"])
+    weights = case["class_weights"]
+    loss_of = nn.CrossEntropyLoss(weight=None if weights is None else torch.tensor(weights, dtype=dtype))
+    optimizer = optimizer_for(model, case["lr"], case["weight_decay"])
+    parameters = trainable(model)
+
+    out = {f"init.{name}": tensor for name, tensor in drawn.items()}
+    losses, norms = [], []
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        logits = model(**batch).logits
+        loss = loss_of(logits, labels)
+        loss.backward()
+        losses.append(loss.detach())
+        # With an infinite limit the call only measures; the stored gradients are those before clipping.
+        if step == 0:
+            out["logits"] = logits.detach()
+            out["loss"] = loss.detach().reshape(1)
+            for name, parameter in parameters.items():
+                out[f"grad.{name}"] = parameter.grad.clone()
+        limit = case["max_grad_norm"] if case["max_grad_norm"] is not None else float("inf")
+        norms.append(nn.utils.clip_grad_norm_(list(parameters.values()), limit))
+        optimizer.step()
+    out["losses"] = torch.stack(losses)
+    out["grad_norms"] = torch.stack(norms)
+    for name, parameter in parameters.items():
+        out[f"final.{name}"] = parameter.detach().clone()
+    return out
+
+
+def assert_reachable(case: str, exact: dict, single: dict) -> None:
+    """Float32 Transformers must itself lie within the tolerance, relative to each tensor's largest value."""
+    worst, where = 0.0, ""
+    for name, tensor in exact.items():
+        # Softmax does not see the key's bias: its exact gradient is zero, and Adam makes steps of the noise.
+        if name.endswith("attention.self.key.bias"):
+            continue
+        error = ((single[name].double() - tensor.double()).abs().max() / tensor.abs().max().clamp_min(1e-12)).item()
+        if error > worst:
+            worst, where = error, name
+    print(f"{case:40} float32 differs by {worst:.1e} at {where}")
+    assert worst <= TOLERANCE, f"{case}: float32 Transformers differs by {worst:.1e} at {where}"
+
+
+def assert_nothing_idle(case: str, out: dict) -> None:
+    """Every trained tensor has a gradient worth comparing, apart from the key's bias."""
+    for name, tensor in out.items():
+        if name.startswith("grad.") and not name.endswith("attention.self.key.bias"):
+            assert tensor.abs().max() > 1e-6, f"{case}: {name} is idle"
+
+
+def draw_sequences(lengths: list[int], family: dict, generator: torch.Generator) -> list[list[int]]:
+    low, high = family["first_id"], family["config"].vocab_size
+    return [torch.randint(low, high, (n,), generator=generator).tolist() for n in lengths]
+
+
+def write_cases(name: str, family: dict, root: Path) -> list[dict]:
+    cases = []
+    for index, given in enumerate(CASES):
+        seed = 1000 * family["seed"] + index
+        generator = torch.Generator().manual_seed(seed)
+        lengths = LENGTHS if given["packed"] else [19]
+        case = dict(
+            name=f"{name}_{given['name']}",
+            family=name,
+            checkpoint=given["checkpoint"],
+            num_labels=len(LABELS),
+            method=given["method"],
+            lora=given.get("lora"),
+            class_weights=given.get("class_weights"),
+            max_grad_norm=given.get("max_grad_norm"),
+            lr=2e-3 if given["method"] == "full" else 5e-3,
+            weight_decay=0.1,
+            steps=STEPS,
+            sequences=draw_sequences(lengths, family, generator),
+            labels=[2, 0, 1, 1, 0, 2, 1][: len(lengths)],
+        )
+        exact = run(family, root / name, case, torch.float64, seed)
+        assert_nothing_idle(case["name"], exact)
+        assert_reachable(case["name"], exact, run(family, root / name, case, torch.float32, seed))
+        if case["max_grad_norm"] is not None:
+            clipped = exact["grad_norms"] > case["max_grad_norm"]
+            assert clipped.any() and not clipped.all(), "the limit must bite at some steps and not at others"
+        save(exact, root / f"{case['name']}.safetensors")
+        cases.append(case)
+    return cases
+
+
+def write_adapter(name: str, family: dict, root: Path) -> dict:
+    """An adapter folder as PEFT writes it, on the bare encoder, and the logits it gives."""
+    lora = dict(QUERY_VALUE) if name == "bert" else dict(ALL_LINEAR)
+    case = dict(checkpoint="model", method="lora", lora=lora)
+    seed = 1000 * family["seed"] + 100
+    model, _ = build(family, root / name, case, torch.float32, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    for saved, parameter in trainable(model).items():
+        if "pooler" in saved:  # a pooler that differs from the checkpoint's shows whose is used
+            parameter.data = 0.2 * torch.randn(parameter.shape, generator=generator)
+    folder = root / name / "adapter"
+    model.peft_config["default"].base_model_name_or_path = "../model"
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink()
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    settings["target_modules"].sort()  # PEFT writes a set, in any order
+    write_json(settings, folder / "adapter_config.json")
+
+    sequences = draw_sequences([6, 31, 2, 70], family, generator)
+    with torch.no_grad():
+        logits = model.double().eval()(**padded(sequences, family["config"].pad_token_id)).logits
+    save({"logits": logits}, root / f"{name}_adapter.safetensors")
+    assert set(get_peft_model_state_dict(model)) == set(trainable(model))
+    return dict(
+        name=f"{name}_adapter", family=name, base="model", adapter="adapter", num_labels=len(LABELS),
+        sequences=sequences,
+    )
+
+
+def save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    save_file({n: t.to(torch.float32).contiguous().clone() for n, t in sorted(tensors.items())}, path)
+
+
+def write_json(value, path: Path) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=isinstance(value, dict)) + "\n")
+
+
+def write_list(entries: list[dict], path: Path) -> None:
+    """One entry a line: the sequences are long and nobody reads them down a column."""
+    path.write_text("[\n" + ",\n".join(json.dumps(entry) for entry in entries) + "\n]\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="folder to write; the family folders in it are replaced")
+    root = parser.parse_args().out
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+
+    cases, adapters = [], []
+    for name, family in FAMILIES.items():
+        shutil.rmtree(root / name, ignore_errors=True)
+        write_checkpoints(family, root / name)
+        cases += write_cases(name, family, root)
+        adapters.append(write_adapter(name, family, root))
+    write_list(cases, root / "cases.json")
+    write_list(adapters, root / "adapters.json")
+
+
+if __name__ == "__main__":
+    main()
