@@ -1,1 +1,43 @@
-//! kernels
+//! CPU compute for fine-tuning transformers: GEMM over packed weights, attention over packed
+//! sequences, LayerNorm, GELU, dropout, cross-entropy, AdamW.
+//!
+//! Knows no model. Every operation takes the instruction set to use ([`Isa`]) and plain slices,
+//! checks their lengths once, runs on the current rayon pool, and gives the same bits for any
+//! number of threads. `unsafe` lives in this crate alone.
+
+mod activation;
+mod attention;
+mod cross_entropy;
+mod dropout;
+mod elementwise;
+mod embedding;
+mod gemm;
+mod isa;
+mod layer_norm;
+mod optimizer;
+mod rows;
+mod simd;
+
+pub use activation::{gelu, gelu_backward, tanh, tanh_backward};
+pub use attention::{Attention, AttentionInputs, attention, attention_backward};
+pub use cross_entropy::{CrossEntropy, cross_entropy};
+pub use dropout::{Dropout, Stream, dropout};
+pub use elementwise::{add_assign, add_bias, sum_of_squares};
+pub use embedding::{gather_rows, scatter_add_rows};
+pub use gemm::{Epilogue, Matrix, PackedMatrix, gemm, gemm_unpacked};
+pub use isa::{ISA_VARIABLE, Isa, IsaError};
+pub use layer_norm::{
+    LayerNormInputs, layer_norm, layer_norm_backward, layer_norm_parameter_gradients,
+};
+pub use optimizer::{AdamW, adamw};
+pub use rows::sum_rows;
+
+/// The precision of a product's inputs; sums are always f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Inputs as they are.
+    #[default]
+    F32,
+    /// Inputs rounded to bf16, to nearest even.
+    Bf16,
+}

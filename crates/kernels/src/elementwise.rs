@@ -1,0 +1,67 @@
+//! Sums and scalings of whole buffers.
+
+use crate::Isa;
+use crate::rows::{SMALL, for_each_row};
+use crate::simd::{self, Kernel, Simd};
+use rayon::prelude::*;
+
+/// `y += x`.
+///
+/// # Panics
+/// Lengths differ.
+pub fn add_assign(y: &mut [f32], x: &[f32]) {
+    assert_eq!(x.len(), y.len());
+    let add = |(y, x): (&mut [f32], &[f32])| {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y += x;
+        }
+    };
+    if y.len() < SMALL {
+        add((y, x));
+    } else {
+        y.par_chunks_mut(SMALL / 4).zip(x.par_chunks(SMALL / 4)).for_each(add);
+    }
+}
+
+/// Σ x², summed in f64 over fixed chunks in ascending order.
+pub fn sum_of_squares(isa: Isa, x: &[f32]) -> f64 {
+    let chunks: Vec<f64> =
+        x.par_chunks(4096).map(|x| f64::from(simd::run(isa, SumOfSquares { x }))).collect();
+    chunks.iter().sum()
+}
+
+struct SumOfSquares<'a> {
+    x: &'a [f32],
+}
+
+impl Kernel for SumOfSquares<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> f32 {
+        // SAFETY: whole vectors and the rest lie inside the slice.
+        unsafe {
+            let mut sum = S::splat(0.0);
+            let mut i = 0;
+            while i < self.x.len() {
+                let n = (self.x.len() - i).min(S::LANES);
+                let v = S::load_first(self.x.as_ptr().add(i), n);
+                sum = S::fma(v, v, sum);
+                i += n;
+            }
+            S::sum(sum)
+        }
+    }
+}
+
+/// `y[i] += bias` for every row.
+///
+/// # Panics
+/// `y` is not whole rows of `bias.len()`.
+pub fn add_bias(y: &mut [f32], bias: &[f32]) {
+    for_each_row(y, bias.len(), |_, y| {
+        for (y, b) in y.iter_mut().zip(bias) {
+            *y += b;
+        }
+    });
+}

@@ -1,0 +1,214 @@
+//! `C = α·A·B (+ bias) (+ C)` with B packed into panels: once at load for frozen weights, into
+//! scratch for everything else.
+//!
+//! Layout of a packed B: K is cut into blocks of [`KC`]; each block holds panels of `NR` columns
+//! (3 vectors; the last panel as few vectors as it needs), each panel one row of `NR` units per
+//! step of K. A unit is one f32, or for native bf16 a pair of bf16 from neighbouring rows. A is
+//! read through a padded copy of one row block, so that its rows never fall on the same cache set.
+//!
+//! An element of C is summed in one order (K ascending, block by block) whatever the shape around
+//! it, the thread that computes it or their number: results are bit-equal for any thread count and
+//! for any grouping of rows into batches.
+
+mod pack;
+mod tile;
+
+pub use pack::PackedMatrix;
+
+use crate::{Isa, Precision};
+use rayon::prelude::*;
+use std::cell::RefCell;
+
+/// Steps of K per block: a panel of 48 columns then takes 72 KiB and stays in the L2 cache.
+pub(crate) const KC: usize = 384;
+/// Rows of A per block: with `KC` steps 96 KiB, beside the panel in L2.
+const MC: usize = 64;
+
+/// A read-only matrix over a slice: element (i, j) is `data[i·row_stride + j·column_stride]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    pub(crate) data: &'a [f32],
+    /// Number of rows.
+    pub rows: usize,
+    /// Number of columns.
+    pub columns: usize,
+    pub(crate) row_stride: usize,
+    pub(crate) column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// A dense row-major matrix.
+    ///
+    /// # Panics
+    /// `data` holds fewer than `rows × columns` numbers.
+    pub fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
+        Self::strided(data, rows, columns, columns)
+    }
+
+    /// A row-major matrix whose rows start `row_stride` numbers apart.
+    ///
+    /// # Panics
+    /// The last row reaches beyond `data`, or rows overlap.
+    pub fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
+        assert!(row_stride >= columns, "rows of {columns} overlap at stride {row_stride}");
+        let needed = if rows == 0 { 0 } else { (rows - 1) * row_stride + columns };
+        assert!(data.len() >= needed, "matrix needs {needed} numbers, got {}", data.len());
+        Matrix { data, rows, columns, row_stride, column_stride: 1 }
+    }
+
+    /// The transposed view of the same numbers.
+    pub fn transposed(self) -> Self {
+        Matrix {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// What is done with the product before it is stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue<'a> {
+    /// Factor on the product.
+    pub alpha: f32,
+    /// Whether the product is added to what C holds.
+    pub accumulate: bool,
+    /// One number per column, added to every row.
+    pub bias: Option<&'a [f32]>,
+}
+
+impl Default for Epilogue<'_> {
+    fn default() -> Self {
+        Epilogue { alpha: 1.0, accumulate: false, bias: None }
+    }
+}
+
+/// `C = α·A·B (+ bias) (+ C)` on the threads of the current rayon pool.
+///
+/// `a` is [M, K], `b` [K, N] packed, `c` [M, N] dense row-major.
+///
+/// # Panics
+/// Shapes do not fit.
+pub fn gemm(isa: Isa, a: Matrix<'_>, b: &PackedMatrix, c: &mut [f32], epilogue: Epilogue<'_>) {
+    let (m, n) = (a.rows, b.columns());
+    assert_eq!(a.columns, b.rows(), "inner dimensions differ");
+    assert_eq!(c.len(), m * n, "C is not {m} × {n}");
+    if let Some(bias) = epilogue.bias {
+        assert_eq!(bias.len(), n, "bias does not have {n} columns");
+    }
+    if m == 0 || n == 0 {
+        return;
+    }
+    let row_blocks = m.div_ceil(MC);
+    let panels = b.panels();
+    // Few row blocks: cut columns too, so that every thread has work. Which thread computes an
+    // element does not change its bits.
+    let wanted = 4 * rayon::current_num_threads();
+    let column_parts = wanted.div_ceil(row_blocks).clamp(1, panels);
+    let small = m * n * b.rows() < 1 << 18;
+    let output = Output { data: c.as_mut_ptr(), row_stride: n };
+    let task = |index: usize| {
+        let (block, part) = (index / column_parts, index % column_parts);
+        let rows = block * MC..(block * MC + MC).min(m);
+        let panels = part * panels / column_parts..(part + 1) * panels / column_parts;
+        // SAFETY: tasks cover disjoint blocks of C, which is borrowed mutably for this call.
+        unsafe { block_product(isa, a, b, rows, panels, output, epilogue) }
+    };
+    let tasks = row_blocks * column_parts;
+    if small || rayon::current_num_threads() == 1 {
+        (0..tasks).for_each(task);
+    } else {
+        (0..tasks).into_par_iter().with_max_len(1).for_each(task);
+    }
+}
+
+/// `C = α·A·B (+ bias) (+ C)` where B is packed into scratch first.
+///
+/// `a` is [M, K], `b` [K, N], `c` [M, N] dense row-major.
+///
+/// # Panics
+/// Shapes do not fit.
+pub fn gemm_unpacked(
+    isa: Isa,
+    precision: Precision,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    c: &mut [f32],
+    epilogue: Epilogue<'_>,
+) {
+    let mut packed = with_scratch(|scratch| std::mem::take(&mut scratch.packed));
+    packed.pack(isa, precision, b);
+    gemm(isa, a, &packed, c, epilogue);
+    with_scratch(|scratch| scratch.packed = packed);
+}
+
+/// Where a product goes: rows of C start `row_stride` numbers apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Output {
+    pub(crate) data: *mut f32,
+    pub(crate) row_stride: usize,
+}
+// SAFETY: tasks that share an `Output` write disjoint elements.
+unsafe impl Send for Output {}
+// SAFETY: as above.
+unsafe impl Sync for Output {}
+
+/// Buffers that a thread keeps between calls, so that the hot loop does not allocate.
+#[derive(Default)]
+struct Scratch {
+    rows: Vec<f32>,
+    packed: PackedMatrix,
+}
+
+fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
+    thread_local!(static SCRATCH: RefCell<Scratch> = RefCell::default());
+    SCRATCH.with(|scratch| f(&mut scratch.borrow_mut()))
+}
+
+/// One block of rows times some panels, on this thread.
+///
+/// # Safety
+/// `output` may be written at these rows and at the columns of these panels, and no one else
+/// touches them meanwhile.
+pub(crate) unsafe fn block_product(
+    isa: Isa,
+    a: Matrix<'_>,
+    b: &PackedMatrix,
+    rows: std::ops::Range<usize>,
+    panels: std::ops::Range<usize>,
+    output: Output,
+    epilogue: Epilogue<'_>,
+) {
+    let mut copy = with_scratch(|scratch| std::mem::take(&mut scratch.rows));
+    let mut first = rows.start;
+    while first < rows.end {
+        let count = (rows.end - first).min(MC);
+        for (block, steps) in b.blocks() {
+            let row_stride = pack::copy_rows(isa, a, b, first, count, steps.clone(), &mut copy);
+            let call = tile::Call {
+                a: copy.as_ptr(),
+                row_stride,
+                rows: count,
+                units: b.units(&steps),
+                // SAFETY: row `first` lies inside C.
+                c: unsafe { output.data.add(first * output.row_stride) },
+                row_stride_c: output.row_stride,
+                alpha: epilogue.alpha,
+                accumulate: epilogue.accumulate || block > 0,
+                bias: if block == 0 { epilogue.bias } else { None },
+            };
+            for panel in panels.clone() {
+                // SAFETY: the copy covers `count` rows rounded up to whole tiles; the panel is
+                // packed for this instruction set; the caller vouches for C.
+                unsafe { tile::panel_product(isa, &call, b.panel(block, panel)) };
+            }
+        }
+        first += count;
+    }
+    with_scratch(|scratch| scratch.rows = copy);
+}
+
+#[cfg(test)]
+mod tests;

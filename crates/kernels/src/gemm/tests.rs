@@ -1,0 +1,153 @@
+use super::*;
+use proptest::prelude::*;
+
+fn numbers(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..n)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+fn at(m: &Matrix<'_>, i: usize, j: usize) -> f32 {
+    m.data[i * m.row_stride + j * m.column_stride]
+}
+
+/// The f64 reference: returns the product and, per element, Σ|a·b| for the error bound.
+fn reference(a: &Matrix<'_>, b: &Matrix<'_>, precision: Precision) -> Vec<(f64, f64)> {
+    let round = |x: f32| match precision {
+        Precision::F32 => f64::from(x),
+        Precision::Bf16 => f64::from(half::bf16::from_f32(x).to_f32()),
+    };
+    (0..a.rows * b.columns)
+        .map(|index| {
+            let (i, j) = (index / b.columns, index % b.columns);
+            (0..a.columns).fold((0.0, 0.0), |(sum, size), k| {
+                let product = round(at(a, i, k)) * round(at(b, k, j));
+                (sum + product, size + product.abs())
+            })
+        })
+        .collect()
+}
+
+fn available() -> impl Iterator<Item = Isa> {
+    Isa::ALL.into_iter().filter(|isa| isa.is_available())
+}
+
+fn check(m: usize, k: usize, n: usize, seed: u64, transposed: (bool, bool)) {
+    let (data_a, data_b) = (numbers(m * k, seed), numbers(k * n, seed + 1));
+    let bias = numbers(n, seed + 2);
+    let before = numbers(m * n, seed + 3);
+    let a = if transposed.0 {
+        Matrix::new(&data_a, k, m).transposed()
+    } else {
+        Matrix::new(&data_a, m, k)
+    };
+    let b = if transposed.1 {
+        Matrix::new(&data_b, n, k).transposed()
+    } else {
+        Matrix::new(&data_b, k, n)
+    };
+    for precision in [Precision::F32, Precision::Bf16] {
+        let expected = reference(&a, &b, precision);
+        for isa in available() {
+            let mut c = before.clone();
+            let epilogue = Epilogue { alpha: 0.5, accumulate: true, bias: Some(&bias) };
+            gemm_unpacked(isa, precision, a, b, &mut c, epilogue);
+            for (index, (&c, &(sum, size))) in c.iter().zip(&expected).enumerate() {
+                let expected = 0.5 * sum + f64::from(bias[index % n]) + f64::from(before[index]);
+                let bound = 1e-6 * (size + 2.0) * (1.0 + (k as f64).sqrt() / 8.0);
+                assert!(
+                    (f64::from(c) - expected).abs() <= bound,
+                    "{isa} {precision:?} {m}×{k}×{n} {transposed:?} at {index}: {c} for {expected}"
+                );
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #[test]
+    fn any_shape_equals_the_f64_reference(
+        m in 1usize..70, k in 1usize..50, n in 1usize..110, seed: u32, ta: bool, tb: bool,
+    ) {
+        check(m, k, n, u64::from(seed), (ta, tb));
+    }
+}
+
+#[test]
+fn several_blocks_of_every_dimension() {
+    for transposed in [(false, false), (true, true)] {
+        check(2 * MC + 3, 2 * KC + 5, 101, 7, transposed);
+        check(3, 2 * (2 * KC) + 1, 49, 8, transposed);
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_threads_or_on_the_rows_around() {
+    let (m, k, n) = (200, 500, 150);
+    let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+    for isa in available() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let packed = PackedMatrix::new(isa, precision, Matrix::new(&b, k, n));
+            let product = |threads: usize, rows: std::ops::Range<usize>| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let a = Matrix::new(&a[rows.start * k..], rows.len(), k);
+                let mut c = vec![0.0; rows.len() * n];
+                pool.install(|| gemm(isa, a, &packed, &mut c, Epilogue::default()));
+                c
+            };
+            let whole = product(1, 0..m);
+            assert_eq!(whole, product(2, 0..m), "{isa}");
+            assert_eq!(whole, product(3, 0..m), "{isa}");
+            assert_eq!(whole[37 * n..41 * n], product(2, 37..41), "{isa}");
+        }
+    }
+}
+
+#[test]
+fn nan_and_infinity_pass_through() {
+    for isa in available() {
+        let mut a = numbers(9 * 20, 1);
+        a[25] = f32::NAN;
+        a[45] = f32::INFINITY;
+        let b = vec![1.0; 20 * 5];
+        let mut c = vec![0.0; 45];
+        let (a, b) = (Matrix::new(&a, 9, 20), Matrix::new(&b, 20, 5));
+        gemm_unpacked(isa, Precision::F32, a, b, &mut c, Epilogue::default());
+        assert!(c[5..10].iter().all(|x| x.is_nan()), "{isa}");
+        assert!(c[10..15].iter().all(|x| *x == f32::INFINITY), "{isa}");
+        assert!(c[15..].iter().all(|x| x.is_finite()), "{isa}");
+    }
+}
+
+#[test]
+fn nothing_is_written_beyond_a_strided_output() {
+    for isa in available() {
+        let (a, b) = (numbers(10 * 6, 3), numbers(6 * 5, 4));
+        let packed = PackedMatrix::new(isa, Precision::F32, Matrix::new(&b, 6, 5));
+        let mut canary = vec![777.0f32; 10 * 9];
+        let output = Output { data: canary.as_mut_ptr(), row_stride: 9 };
+        // SAFETY: ten rows of nine numbers, five of which are written.
+        unsafe {
+            block_product(
+                isa,
+                Matrix::new(&a, 10, 6),
+                &packed,
+                0..10,
+                0..packed.panels(),
+                output,
+                Epilogue::default(),
+            );
+        }
+        for row in canary.chunks(9) {
+            assert!(row[5..].iter().all(|&x| x == 777.0), "{isa}: {row:?}");
+            assert!(row[..5].iter().all(|&x| x != 777.0), "{isa}: {row:?}");
+        }
+    }
+}

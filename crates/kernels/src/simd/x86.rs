@@ -1,0 +1,189 @@
+//! AVX2+FMA (8 lanes) and AVX-512 (16 lanes).
+
+use super::{Kernel, Simd};
+use std::arch::x86_64::*;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512;
+
+/// # Safety
+/// The processor has AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller vouches for the features, which this function enables.
+    unsafe { kernel.run::<Avx2>() }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller vouches for the features, which this function enables.
+    unsafe { kernel.run::<Avx512>() }
+}
+
+/// Defines trait methods that are one expression of intrinsics each.
+macro_rules! intrinsics {
+    ($($name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $body:expr;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name($($arg: $ty),*) -> $out {
+            // SAFETY: the caller vouches for the instruction set and, where there is a pointer,
+            // for the lanes it reaches.
+            unsafe { $body }
+        }
+    )*};
+}
+
+/// The first `n` of 8 lanes, as a mask for `maskload`/`maskstore`.
+#[inline(always)]
+unsafe fn first_of_8(n: usize) -> __m256i {
+    // SAFETY: register arithmetic under AVX2, which the caller vouches for.
+    unsafe {
+        let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), lanes)
+    }
+}
+
+#[inline(always)]
+fn first_of_16(n: usize) -> __mmask16 {
+    ((1u32 << n) - 1) as __mmask16
+}
+
+impl Simd for Avx2 {
+    const LANES: usize = 8;
+    type F = __m256;
+    type U = __m256i;
+
+    intrinsics! {
+        splat(x: f32) -> __m256 = _mm256_set1_ps(x);
+        load(p: *const f32) -> __m256 = _mm256_loadu_ps(p);
+        store(p: *mut f32, v: __m256) -> () = _mm256_storeu_ps(p, v);
+        load_first(p: *const f32, n: usize) -> __m256 = _mm256_maskload_ps(p, first_of_8(n));
+        store_first(p: *mut f32, n: usize, v: __m256) -> () =
+            _mm256_maskstore_ps(p, first_of_8(n), v);
+        add(a: __m256, b: __m256) -> __m256 = _mm256_add_ps(a, b);
+        sub(a: __m256, b: __m256) -> __m256 = _mm256_sub_ps(a, b);
+        mul(a: __m256, b: __m256) -> __m256 = _mm256_mul_ps(a, b);
+        div(a: __m256, b: __m256) -> __m256 = _mm256_div_ps(a, b);
+        fma(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
+        max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
+        min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
+        sqrt(a: __m256) -> __m256 = _mm256_sqrt_ps(a);
+        round(a: __m256) -> __m256 =
+            _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+        exp2_whole(n: __m256) -> __m256 = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(
+            _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127))));
+        splat_u(x: u32) -> __m256i = _mm256_set1_epi32(x as i32);
+        count_from(start: u32) -> __m256i = _mm256_add_epi32(
+            _mm256_set1_epi32(start as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+        xor_u(a: __m256i, b: __m256i) -> __m256i = _mm256_xor_si256(a, b);
+    }
+
+    #[inline(always)]
+    unsafe fn sum(a: __m256) -> f32 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+            _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn maximum(a: __m256) -> f32 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+            _mm_cvtss_f32(_mm_max_ss(x, _mm_shuffle_ps::<1>(x, x)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn mul_wide(a: __m256i, b: u32) -> (__m256i, __m256i) {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let b = _mm256_set1_epi32(b as i32);
+            let even = _mm256_mul_epu32(a, b);
+            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(a), b);
+            (
+                _mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd),
+                _mm256_mullo_epi32(a, b),
+            )
+        }
+    }
+    #[inline(always)]
+    unsafe fn keep_halves(bits: __m256i, threshold: u32, value: __m256) -> (__m256, __m256) {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let below = _mm256_set1_epi32(threshold as i32 - 1);
+            let low = _mm256_and_si256(bits, _mm256_set1_epi32(0xffff));
+            let low = _mm256_castsi256_ps(_mm256_cmpgt_epi32(low, below));
+            let high = _mm256_srli_epi32::<16>(bits);
+            let high = _mm256_castsi256_ps(_mm256_cmpgt_epi32(high, below));
+            (_mm256_and_ps(low, value), _mm256_and_ps(high, value))
+        }
+    }
+}
+
+impl Simd for Avx512 {
+    const LANES: usize = 16;
+    type F = __m512;
+    type U = __m512i;
+
+    intrinsics! {
+        splat(x: f32) -> __m512 = _mm512_set1_ps(x);
+        load(p: *const f32) -> __m512 = _mm512_loadu_ps(p);
+        store(p: *mut f32, v: __m512) -> () = _mm512_storeu_ps(p, v);
+        load_first(p: *const f32, n: usize) -> __m512 =
+            _mm512_maskz_loadu_ps(first_of_16(n), p);
+        store_first(p: *mut f32, n: usize, v: __m512) -> () =
+            _mm512_mask_storeu_ps(p, first_of_16(n), v);
+        add(a: __m512, b: __m512) -> __m512 = _mm512_add_ps(a, b);
+        sub(a: __m512, b: __m512) -> __m512 = _mm512_sub_ps(a, b);
+        mul(a: __m512, b: __m512) -> __m512 = _mm512_mul_ps(a, b);
+        div(a: __m512, b: __m512) -> __m512 = _mm512_div_ps(a, b);
+        fma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
+        max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
+        min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
+        sqrt(a: __m512) -> __m512 = _mm512_sqrt_ps(a);
+        round(a: __m512) -> __m512 =
+            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
+        exp2_whole(n: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(
+            _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127))));
+        sum(a: __m512) -> f32 = _mm512_reduce_add_ps(a);
+        maximum(a: __m512) -> f32 = _mm512_reduce_max_ps(a);
+        splat_u(x: u32) -> __m512i = _mm512_set1_epi32(x as i32);
+        count_from(start: u32) -> __m512i = _mm512_add_epi32(
+            _mm512_set1_epi32(start as i32),
+            _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+        xor_u(a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);
+    }
+
+    #[inline(always)]
+    unsafe fn mul_wide(a: __m512i, b: u32) -> (__m512i, __m512i) {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let b = _mm512_set1_epi32(b as i32);
+            let even = _mm512_mul_epu32(a, b);
+            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(a), b);
+            let high = _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64::<32>(even), odd);
+            let low = _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64::<32>(odd));
+            (high, low)
+        }
+    }
+    #[inline(always)]
+    unsafe fn keep_halves(bits: __m512i, threshold: u32, value: __m512) -> (__m512, __m512) {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let threshold = _mm512_set1_epi32(threshold as i32);
+            let low = _mm512_and_si512(bits, _mm512_set1_epi32(0xffff));
+            let high = _mm512_srli_epi32::<16>(bits);
+            (
+                _mm512_maskz_mov_ps(_mm512_cmpge_epi32_mask(low, threshold), value),
+                _mm512_maskz_mov_ps(_mm512_cmpge_epi32_mask(high, threshold), value),
+            )
+        }
+    }
+}
