@@ -1,0 +1,132 @@
+//! What can go wrong when a run is tracked: each error names the value, the limit and the place.
+
+use std::path::PathBuf;
+
+/// A tracking step that was refused or failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A parameter, metric, tag or artifact name that MLflow would refuse, or that could leave
+    /// its folder.
+    #[error("{kind} {name:?} is refused: {reason}")]
+    Name {
+        /// "parameter name", "metric name", "tag name", "artifact path", …
+        kind: &'static str,
+        /// The name as given.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A text longer than its limit, where cutting it would make it another thing.
+    #[error("{kind} {start:?}… has {length} characters; the limit is {limit}")]
+    TooLong {
+        /// What the text is.
+        kind: &'static str,
+        /// Its first characters.
+        start: String,
+        /// Its length in characters.
+        length: usize,
+        /// The greatest length allowed.
+        limit: usize,
+    },
+    /// A run id that is not 32 lower-case hexadecimal digits.
+    #[error("run id {0:?} is not 32 lower-case hexadecimal digits")]
+    RunId(String),
+    /// A metric point before the epoch.
+    #[error(
+        "metric {key:?} at step {step} has the timestamp {timestamp_ms}; it must be 0 or later"
+    )]
+    Timestamp {
+        /// The metric.
+        key: String,
+        /// Its step.
+        step: i64,
+        /// The timestamp in milliseconds.
+        timestamp_ms: i64,
+    },
+    /// A parameter logged again with another value; parameters never change.
+    #[error("parameter {key:?} of {} is {old:?} and cannot become {new:?}", path.display())]
+    ParamChanged {
+        /// The parameter.
+        key: String,
+        /// The value it has.
+        old: String,
+        /// The value it was to get.
+        new: String,
+        /// The file that holds it.
+        path: PathBuf,
+    },
+    /// A rewind to a point that was never reached.
+    #[error("cannot rewind {} to metric point {position}: it holds {points}", path.display())]
+    Position {
+        /// The position asked for.
+        position: u64,
+        /// The number of points there are.
+        points: u64,
+        /// The file that holds them.
+        path: PathBuf,
+    },
+    /// A run was to finish with the status of one that goes on.
+    #[error("a run cannot finish with the status RUNNING")]
+    NotFinal,
+    /// A run was to be created where one is.
+    #[error("{} holds a run already", .0.display())]
+    RunExists(PathBuf),
+    /// No run where one was to be opened.
+    #[error("no run {run_id} in {}", store.display())]
+    NoRun {
+        /// The run looked for.
+        run_id: String,
+        /// The folder looked in.
+        store: PathBuf,
+    },
+    /// The experiment's name belongs to a deleted experiment.
+    #[error("experiment {name:?} is deleted; restore it or remove {}", path.display())]
+    DeletedExperiment {
+        /// The experiment's name.
+        name: String,
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// A tracking URI of a kind that no tracker here serves.
+    #[error("tracking URI {uri:?}: {reason}")]
+    Uri {
+        /// The URI as given.
+        uri: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// An artifact location that is no local folder, so that nothing can be copied there.
+    #[error("artifacts of this run live at {uri:?}, which is no local folder")]
+    RemoteArtifacts {
+        /// The location, from the experiment's `meta.yaml`.
+        uri: String,
+    },
+    /// A symbolic link where it would lead artifacts in or out of their folder.
+    #[error("{} is a symbolic link; artifacts are copied from and to real files only", .0.display())]
+    Link(PathBuf),
+    /// A file whose content is not what it should be.
+    #[error("{}{}: {reason}", path.display(), line.map(|n| format!(", line {n}")).unwrap_or_default())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1, where there are lines.
+        line: Option<usize>,
+        /// What the reader found.
+        reason: String,
+    },
+    /// Whatever the file system answers.
+    #[error(transparent)]
+    File(#[from] durable::Error),
+}
+
+/// The result of a tracking step.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Turns an I/O error into ours, with the step and the path.
+pub(crate) fn at<'a>(
+    step: &'static str,
+    path: &'a std::path::Path,
+) -> impl FnOnce(std::io::Error) -> Error + 'a {
+    move |source| Error::File(durable::Error { step, path: path.to_path_buf(), source })
+}
