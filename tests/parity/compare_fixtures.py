@@ -1,0 +1,54 @@
+"""Compares two folders of fixtures: the same files, the same JSON, tensors within 1e-5.
+
+    python compare_fixtures.py COMMITTED FRESH
+
+The difference is relative to the largest value of each tensor. Exit code 0 if all agree.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+TOLERANCE = 1e-5
+# Exact gradient zero (softmax does not see a shift of all scores); what is stored is rounding of float64.
+FLOOR = 1e-12
+
+
+def tensors_differ(committed: Path, fresh: Path) -> list[str]:
+    left, right = load_file(committed), load_file(fresh)
+    if left.keys() != right.keys():
+        return [f"tensors {sorted(left.keys() ^ right.keys())} are in one file only"]
+    found = []
+    for name in left:
+        a, b = left[name].double(), right[name].double()
+        if a.shape != b.shape:
+            found.append(f"{name}: shape {tuple(a.shape)} against {tuple(b.shape)}")
+            continue
+        error = (a - b).abs().max().item()
+        if not error <= TOLERANCE * a.abs().max().item() + FLOOR:
+            found.append(f"{name}: differs by {error:.2e}")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("committed", type=Path, metavar="COMMITTED")
+    parser.add_argument("fresh", type=Path, metavar="FRESH")
+    options = parser.parse_args()
+    left, right = ({p.relative_to(root) for p in root.rglob("*") if p.is_file()}
+                   for root in (options.committed, options.fresh))
+    found = [f"{path}: in one folder only" for path in sorted(left ^ right)]
+    for path in sorted(left & right):
+        if path.suffix == ".safetensors":
+            found += [f"{path}: {what}" for what in tensors_differ(options.committed / path, options.fresh / path)]
+        elif json.loads((options.committed / path).read_text()) != json.loads((options.fresh / path).read_text()):
+            found.append(f"{path}: differs")
+    print("\n".join(found) if found else f"{len(left)} files agree")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
