@@ -1,0 +1,129 @@
+//! Models and data set files from the Hugging Face hub, by way of its cache.
+//!
+//! Our own small client rather than the `hf-hub` crate: version 1.0.0 brings 225 crates (tokio,
+//! reqwest, the Xet transfer stack, none of it optional), knows nothing of HF_HUB_OFFLINE, starts a
+//! cut download anew, checks neither size nor sha256, and needs the hub even for what is cached.
+//!
+//! The hub is asked what a revision means today by one request; files already cached for that
+//! commit cost no further one. When it is out of reach, what is cached stands in, with a warning.
+//! Writes `refs/` last, so that a cached revision of ours is always whole.
+
+mod cache;
+mod remote;
+
+use crate::folder::{CONFIG, INDEX, OPTIONAL, PICKLE, PICKLE_HINT, TOKENIZER, WEIGHTS};
+use crate::name::HubId;
+use crate::{Error, ModelFolder, Origin, Progress, Settings, folder};
+
+pub(crate) use cache::Cached;
+pub(crate) use remote::{Remote, Snapshot};
+
+/// Models and data sets live in different places of the hub and of its cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Model,
+    DataSet,
+}
+
+impl Kind {
+    fn plural(self) -> &'static str {
+        match self {
+            Self::Model => "models",
+            Self::DataSet => "datasets",
+        }
+    }
+
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::DataSet => "data set",
+        }
+    }
+}
+
+/// The model `id`, from the cache or the hub.
+pub(crate) fn model(
+    name: &str,
+    id: &HubId,
+    settings: &Settings,
+    progress: &dyn Progress,
+) -> Result<ModelFolder, Error> {
+    let found = |cached: Cached| ModelFolder {
+        path: cached.folder,
+        name: name.into(),
+        revision: Some(cached.commit),
+        origin: Origin::Hub,
+    };
+    if settings.offline || id.is_pinned() {
+        if let Some(cached) = cached_model(id, settings)? {
+            return Ok(found(cached));
+        }
+        if settings.offline {
+            return Err(Error::Offline { name: name.into(), cache: settings.hub_cache.clone() });
+        }
+    }
+
+    let remote = Remote::new(Kind::Model, id, settings)?;
+    let commit = match remote.commit_of(CONFIG) {
+        Ok(Some(commit)) => commit,
+        Ok(None) => return Err(incomplete(name, CONFIG, &remote, "")),
+        Err(outage) if outage.is_outage() => {
+            let Some(cached) = cached_model(id, settings)? else { return Err(outage) };
+            tracing::warn!("{outage}; using {name} from the cache, commit {}", cached.commit);
+            return Ok(found(cached));
+        }
+        Err(error) => return Err(error),
+    };
+    let at_commit = HubId { revision: commit.clone(), ..id.clone() };
+    if let Some(cached) = cached_model(&at_commit, settings)? {
+        cache::write_ref(settings, Kind::Model, id, &commit)?;
+        return Ok(found(cached));
+    }
+
+    let snapshot = Snapshot::new(&remote, commit, progress);
+    for file in [CONFIG, TOKENIZER] {
+        if snapshot.fetch(file)?.is_none() {
+            return Err(incomplete(name, file, &remote, ""));
+        }
+    }
+    for file in OPTIONAL {
+        snapshot.fetch(file)?;
+    }
+    fetch_weights(name, &remote, &snapshot)?;
+    folder::check(name, &snapshot.folder)?;
+    cache::write_ref(settings, Kind::Model, id, &snapshot.commit)?;
+    Ok(found(Cached { folder: snapshot.folder, commit: snapshot.commit }))
+}
+
+fn fetch_weights(name: &str, remote: &Remote, snapshot: &Snapshot) -> Result<(), Error> {
+    if snapshot.fetch(WEIGHTS)?.is_some() {
+        return Ok(());
+    }
+    let Some(index) = snapshot.fetch(INDEX)? else {
+        let hint = if snapshot.exists(PICKLE)? { PICKLE_HINT } else { "" };
+        return Err(incomplete(name, &format!("{WEIGHTS} (or {INDEX})"), remote, hint));
+    };
+    for shard in folder::shards(&index)? {
+        if snapshot.fetch(&shard)?.is_none() {
+            return Err(incomplete(name, &shard, remote, ""));
+        }
+    }
+    Ok(())
+}
+
+fn incomplete(name: &str, missing: &str, remote: &Remote, hint: &'static str) -> Error {
+    Error::Incomplete { name: name.into(), missing: missing.into(), place: remote.place(), hint }
+}
+
+/// A whole cached snapshot, under either name that the repository has or had.
+fn cached_model(id: &HubId, settings: &Settings) -> Result<Option<Cached>, Error> {
+    for id in id.with_renames() {
+        let Some(cached) = cache::find(settings, Kind::Model, &id) else { continue };
+        if folder::missing(&cached.folder)?.is_empty() {
+            return Ok(Some(cached));
+        }
+    }
+    Ok(None)
+}
+
+pub(crate) use cache::{find, write_ref};

@@ -1,0 +1,5 @@
+//! The public API against servers on real sockets.
+
+mod hub;
+mod server;
+mod wheel;
