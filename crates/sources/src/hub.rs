@@ -2,7 +2,7 @@
 //!
 //! Our own small client rather than the `hf-hub` crate: version 1.0.0 brings 225 crates (tokio,
 //! reqwest, the Xet transfer stack, none of it optional), knows nothing of HF_HUB_OFFLINE, starts a
-//! cut download anew, checks neither size nor sha256, and needs the hub even for what is cached.
+//! cut download anew, and compares no file with its announced sha256.
 //!
 //! The hub is asked what a revision means today by one request; files already cached for that
 //! commit cost no further one. When it is out of reach, what is cached stands in, with a warning.
@@ -15,7 +15,7 @@ use crate::folder::{CONFIG, INDEX, OPTIONAL, PICKLE, PICKLE_HINT, TOKENIZER, WEI
 use crate::name::HubId;
 use crate::{Error, ModelFolder, Origin, Progress, Settings, folder};
 
-pub(crate) use cache::Cached;
+pub(crate) use cache::{Cached, find, write_ref};
 pub(crate) use remote::{Remote, Snapshot};
 
 /// Models and data sets live in different places of the hub and of its cache.
@@ -125,5 +125,3 @@ fn cached_model(id: &HubId, settings: &Settings) -> Result<Option<Cached>, Error
     }
     Ok(None)
 }
-
-pub(crate) use cache::{find, write_ref};
