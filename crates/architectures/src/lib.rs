@@ -1,1 +1,38 @@
-//! architectures
+//! Encoder networks for fine-tuning, forward and backward by hand: the [`Backend`] seam, layers,
+//! LoRA, heads, AdamW, Hugging Face checkpoints and PEFT adapters.
+//!
+//! A family is a file that composes shared layers under Hugging Face's names (`bert.rs`,
+//! `roberta.rs`). Batches are packed: sequences laid end to end, no padding, no masks.
+#![deny(unsafe_code)]
+
+mod backend;
+mod bert;
+mod builder;
+mod checkpoint;
+mod classifier;
+mod config;
+mod cpu;
+mod embeddings;
+mod error;
+mod head;
+mod layer;
+mod linear;
+mod lora;
+mod norm;
+mod optimizer;
+mod parameters;
+mod pass;
+pub mod peft;
+mod roberta;
+
+pub use backend::{AttentionSaved, AttentionShape, Backend, Norm, Product, Shape};
+pub use checkpoint::{Checkpoint, TensorFile};
+pub use classifier::{Family, Saved, SequenceClassifier};
+pub use config::Config;
+pub use cpu::{Cpu, CpuMatrix};
+pub use error::Error;
+pub use kernels::{ISA_VARIABLE, Isa, IsaError, Precision};
+pub use lora::{AllLinear, LoraConfig, Method, TargetModules};
+pub use optimizer::{AdamWSettings, Optimizer};
+pub use parameters::{Parameter, Parameters};
+pub use pass::{Batch, Pass};

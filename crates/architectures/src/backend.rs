@@ -1,0 +1,207 @@
+//! The seam between networks and the machine that runs them: opaque buffers and the closed set of
+//! operations that fine-tuning an encoder needs, each with its backward. Networks call these and
+//! never touch numbers or assume where a buffer lives.
+//!
+//! Matrices are row-major f32; vectors are matrices of one row. Operations check shapes and panic
+//! on a mismatch: that is a bug in a network, never bad input.
+
+use kernels::{Dropout, Precision};
+use std::fmt::Debug;
+
+/// What an opaque matrix tells of itself.
+pub trait Shape {
+    /// Number of rows.
+    fn rows(&self) -> usize;
+    /// Numbers per row.
+    fn columns(&self) -> usize;
+}
+
+/// A general product `C = α·op(A)·op(B) (+ C)`; `op` transposes where asked.
+#[derive(Debug)]
+pub struct Product<'a, M> {
+    /// A.
+    pub a: &'a M,
+    /// Whether A is transposed first.
+    pub transpose_a: bool,
+    /// B.
+    pub b: &'a M,
+    /// Whether B is transposed first.
+    pub transpose_b: bool,
+    /// Factor on the product.
+    pub alpha: f32,
+    /// Whether it is added to what C holds.
+    pub accumulate: bool,
+    /// Precision of the inputs.
+    pub precision: Precision,
+}
+
+/// The affine part of a LayerNorm and its ε.
+#[derive(Debug)]
+pub struct Norm<'a, M> {
+    /// Scale [1, H].
+    pub weight: &'a M,
+    /// Shift [1, H].
+    pub bias: &'a M,
+    /// ε.
+    pub eps: f32,
+}
+
+/// Where sequences begin in query and key rows, and how heads cut the columns.
+#[derive(Debug)]
+pub struct AttentionShape<'a, I> {
+    /// First query row of each sequence and, last, their number: [B + 1].
+    pub cu_q: &'a I,
+    /// First key row of each sequence and, last, their number: [B + 1].
+    pub cu_kv: &'a I,
+    /// Number of heads.
+    pub heads: usize,
+    /// Dropout on the probabilities.
+    pub dropout: Option<Dropout>,
+}
+
+/// What forward attention leaves for backward.
+#[derive(Debug)]
+pub struct AttentionSaved<M> {
+    /// Queries [Q, H].
+    pub q: M,
+    /// Keys [T, H].
+    pub k: M,
+    /// Values [T, H].
+    pub v: M,
+    /// Result [Q, H].
+    pub out: M,
+    /// Log-sum-exp of the scores [Q, heads].
+    pub lse: M,
+}
+
+/// A machine that runs networks.
+pub trait Backend: Debug {
+    /// A matrix of f32, its memory returned for reuse when dropped.
+    type Matrix: Shape + Debug;
+    /// A list of u32: token ids, row numbers, sequence starts.
+    type Indices: Debug;
+    /// A frozen matrix in the layout its products like best.
+    type Packed: Debug;
+
+    /// A matrix of unspecified content.
+    fn matrix(&self, rows: usize, columns: usize) -> Self::Matrix;
+    /// A matrix of zeros.
+    fn zeros(&self, rows: usize, columns: usize) -> Self::Matrix;
+    /// A matrix with this content.
+    fn upload(&self, rows: usize, columns: usize, data: &[f32]) -> Self::Matrix;
+    /// Replaces a matrix's content.
+    fn write(&self, matrix: &mut Self::Matrix, data: &[f32]);
+    /// A matrix's content.
+    fn download(&self, matrix: &Self::Matrix) -> Vec<f32>;
+    /// A copy.
+    fn copy(&self, matrix: &Self::Matrix) -> Self::Matrix;
+    /// A list of numbers.
+    fn indices(&self, values: Vec<u32>) -> Self::Indices;
+    /// Every number plus `by`.
+    fn shifted(&self, values: &Self::Indices, by: u32) -> Self::Indices;
+    /// Packs a frozen weight [out, in] for `x·Wᵀ`, or, when `backward`, for `dy·W`.
+    fn pack(&self, weight: &[f32], out: usize, input: usize, backward: bool) -> Self::Packed;
+    /// Precision of the products of large matrices.
+    fn precision(&self) -> Precision;
+
+    /// `y = x·packed (+ bias) (+ y)`.
+    fn packed_product(
+        &self,
+        x: &Self::Matrix,
+        packed: &Self::Packed,
+        bias: Option<&Self::Matrix>,
+        accumulate: bool,
+        y: &mut Self::Matrix,
+    );
+    /// See [`Product`].
+    fn product(&self, product: Product<'_, Self::Matrix>, c: &mut Self::Matrix);
+    /// `y += x`.
+    fn add_assign(&self, y: &mut Self::Matrix, x: &Self::Matrix);
+    /// `y[i] += bias` for every row.
+    fn add_bias(&self, y: &mut Self::Matrix, bias: &Self::Matrix);
+    /// `sums += Σᵢ x[i]`.
+    fn sum_rows(&self, x: &Self::Matrix, sums: &mut Self::Matrix);
+    /// `y[i] (+)= table[rows[i]]`.
+    fn gather_rows(
+        &self,
+        table: &Self::Matrix,
+        rows: &Self::Indices,
+        accumulate: bool,
+        y: &mut Self::Matrix,
+    );
+    /// `table[rows[i]] += y[i]`.
+    fn scatter_add_rows(&self, table: &mut Self::Matrix, rows: &Self::Indices, y: &Self::Matrix);
+
+    /// `x ← dropout(x) + residual`; returns LayerNorm(x) and the rows' statistics [T, 2].
+    fn layer_norm(
+        &self,
+        x: &mut Self::Matrix,
+        residual: Option<&Self::Matrix>,
+        dropout: Option<Dropout>,
+        norm: Norm<'_, Self::Matrix>,
+    ) -> (Self::Matrix, Self::Matrix);
+    /// `dy` becomes the gradient of the normalised sum; with dropout, the branch's gradient is
+    /// returned (without, it is the same).
+    fn layer_norm_backward(
+        &self,
+        sum: &Self::Matrix,
+        statistics: &Self::Matrix,
+        weight: &Self::Matrix,
+        dropout: Option<Dropout>,
+        dy: &mut Self::Matrix,
+    ) -> Option<Self::Matrix>;
+    /// Adds the gradients of a LayerNorm's weight and bias.
+    fn layer_norm_parameter_gradients(
+        &self,
+        sum: &Self::Matrix,
+        statistics: &Self::Matrix,
+        dy: &Self::Matrix,
+        dweight: &mut Self::Matrix,
+        dbias: &mut Self::Matrix,
+    );
+    /// Exact GELU.
+    fn gelu(&self, x: &Self::Matrix) -> Self::Matrix;
+    /// `dy ← dy·GELU′(x)`.
+    fn gelu_backward(&self, x: &Self::Matrix, dy: &mut Self::Matrix);
+    /// `y ← tanh(y)`.
+    fn tanh(&self, y: &mut Self::Matrix);
+    /// `dy ← dy·(1 − y²)`.
+    fn tanh_backward(&self, y: &Self::Matrix, dy: &mut Self::Matrix);
+    /// `x` behind a dropout mask.
+    fn dropout(&self, x: &Self::Matrix, dropout: Dropout) -> Self::Matrix;
+    /// Attention inside each sequence.
+    fn attention(
+        &self,
+        shape: AttentionShape<'_, Self::Indices>,
+        q: Self::Matrix,
+        k: Self::Matrix,
+        v: Self::Matrix,
+    ) -> AttentionSaved<Self::Matrix>;
+    /// Gradients of queries, keys and values.
+    fn attention_backward(
+        &self,
+        shape: AttentionShape<'_, Self::Indices>,
+        saved: &AttentionSaved<Self::Matrix>,
+        dout: &Self::Matrix,
+    ) -> [Self::Matrix; 3];
+    /// Weighted sum of the losses, and the gradient of the whole batch's mean by the logits.
+    fn cross_entropy(
+        &self,
+        logits: &Self::Matrix,
+        labels: &Self::Indices,
+        class_weights: &[f32],
+        total_weight: f32,
+    ) -> (f64, Self::Matrix);
+    /// One AdamW step of one parameter: value, gradient, first and second moment.
+    fn adamw(
+        &self,
+        step: kernels::AdamW,
+        value: &mut Self::Matrix,
+        gradient: &Self::Matrix,
+        moments: (&mut Self::Matrix, &mut Self::Matrix),
+    );
+    /// Σ x².
+    fn sum_of_squares(&self, x: &Self::Matrix) -> f64;
+    /// Sets every number to 0.
+    fn clear(&self, x: &mut Self::Matrix);
+}

@@ -1,0 +1,211 @@
+//! Weights as Hugging Face stores them: `model.safetensors`, or shards named by
+//! `model.safetensors.index.json`. Files are mapped, not read; a tensor's numbers are converted to
+//! f32 when asked for, and must be finite.
+//!
+//! Old checkpoints call a LayerNorm's weight and bias gamma and beta; checkpoints of a bare encoder
+//! lack the root prefix (`bert.`). Both are found under the canonical name.
+
+use crate::Error;
+use half::{bf16, f16};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// One mapped safetensors file.
+#[derive(Debug)]
+pub struct TensorFile {
+    path: PathBuf,
+    map: memmap2::Mmap,
+}
+
+impl TensorFile {
+    /// Maps a file and checks its header.
+    ///
+    /// # Errors
+    /// The file cannot be read or is not a safetensors file.
+    pub fn open(path: &Path) -> Result<TensorFile, Error> {
+        let read = |source| Error::Read { path: path.to_path_buf(), source };
+        let file = std::fs::File::open(path).map_err(read)?;
+        // SAFETY: the mapping is only read. Another process that shortens the file meanwhile could
+        // end this one; checkpoints are replaced by rename, never written in place.
+        #[expect(unsafe_code, reason = "memory mapping")]
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(read)?;
+        let file = TensorFile { path: path.to_path_buf(), map };
+        file.tensors()?;
+        Ok(file)
+    }
+
+    fn tensors(&self) -> Result<SafeTensors<'_>, Error> {
+        SafeTensors::deserialize(&self.map).map_err(|error| Error::Safetensors {
+            path: self.path.clone(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Names of all tensors, sorted.
+    ///
+    /// # Errors
+    /// The file changed since it was opened.
+    pub fn names(&self) -> Result<Vec<String>, Error> {
+        let mut names: Vec<String> =
+            self.tensors()?.names().into_iter().map(str::to_owned).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// A tensor's shape and its numbers as f32, or `None` where there is no such tensor.
+    ///
+    /// # Errors
+    /// The tensor is of a type that holds no weights, or a number is not finite.
+    pub fn tensor(&self, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>, Error> {
+        let tensors = self.tensors()?;
+        let Ok(view) = tensors.tensor(name) else { return Ok(None) };
+        let data = self.to_f32(name, &view)?;
+        Ok(Some((view.shape().to_vec(), data)))
+    }
+
+    fn to_f32(&self, name: &str, view: &TensorView<'_>) -> Result<Vec<f32>, Error> {
+        let problem = |problem: String| Error::Tensor {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            problem,
+        };
+        let bytes = view.data();
+        let halves = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+        let data: Vec<f32> = match view.dtype() {
+            Dtype::F32 => bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+            Dtype::F16 => halves().map(|bits| f16::from_bits(bits).to_f32()).collect(),
+            Dtype::BF16 => halves().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
+            other => return Err(problem(format!("is of type {other:?}, not F32, F16 or BF16"))),
+        };
+        // A sum is finite only where every number is; summing vectorises, searching does not.
+        if !data.iter().map(|x| x * 0.0).sum::<f32>().is_finite() {
+            let index = data.iter().position(|x| !x.is_finite()).unwrap_or_default();
+            return Err(problem(format!("holds {} at index {index}", data[index])));
+        }
+        Ok(data)
+    }
+}
+
+/// All weights of a model folder.
+#[derive(Debug)]
+pub struct Checkpoint {
+    folder: PathBuf,
+    files: Vec<TensorFile>,
+    /// Which file holds a tensor.
+    index: BTreeMap<String, usize>,
+}
+
+impl Checkpoint {
+    /// Opens the weights of a model folder.
+    ///
+    /// # Errors
+    /// No weights, an index that names files outside the folder, a missing or damaged file.
+    pub fn open(folder: &Path) -> Result<Checkpoint, Error> {
+        let single = folder.join("model.safetensors");
+        let paths = if single.is_file() { vec![single] } else { shards(folder)? };
+        let mut checkpoint =
+            Checkpoint { folder: folder.to_path_buf(), files: Vec::new(), index: BTreeMap::new() };
+        for path in paths {
+            let file = TensorFile::open(&path)?;
+            for name in file.names()? {
+                checkpoint.index.insert(name, checkpoint.files.len());
+            }
+            checkpoint.files.push(file);
+        }
+        Ok(checkpoint)
+    }
+
+    /// The folder it was opened from.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The numbers of the tensor with this canonical name and shape, or `None` where the
+    /// checkpoint lacks it. `root` is the encoder's prefix, such as `bert`.
+    ///
+    /// # Errors
+    /// The tensor has another shape, or holds no finite numbers.
+    pub fn find(&self, root: &str, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>, Error> {
+        for candidate in candidates(root, name) {
+            let Some(&file) = self.index.get(&candidate) else { continue };
+            let file = &self.files[file];
+            let Some((found, data)) = file.tensor(&candidate)? else { continue };
+            if found != shape {
+                let (path, expected) = (file.path.clone(), shape.to_vec());
+                return Err(Error::Shape { path, name: candidate, found, expected });
+            }
+            return Ok(Some(data));
+        }
+        Ok(None)
+    }
+
+    /// As [`Checkpoint::find`], for a tensor that must be there.
+    ///
+    /// # Errors
+    /// It is not there, or as for `find`.
+    pub fn get(&self, root: &str, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        self.find(root, name, shape)?.ok_or_else(|| Error::MissingTensor {
+            path: self.folder.clone(),
+            name: name.to_owned(),
+            looked: candidates(root, name).join(", "),
+        })
+    }
+}
+
+/// The names under which a tensor may be stored, the canonical one first.
+fn candidates(root: &str, name: &str) -> Vec<String> {
+    let mut names = vec![name.to_owned()];
+    names.extend(name.strip_prefix(root).and_then(|n| n.strip_prefix('.')).map(str::to_owned));
+    let old = |name: &String| {
+        name.strip_suffix("LayerNorm.weight")
+            .map(|n| format!("{n}LayerNorm.gamma"))
+            .or_else(|| name.strip_suffix("LayerNorm.bias").map(|n| format!("{n}LayerNorm.beta")))
+    };
+    names.extend(names.clone().iter().filter_map(old));
+    names
+}
+
+fn shards(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let path = folder.join("model.safetensors.index.json");
+    if !path.is_file() {
+        return Err(Error::NoWeights(folder.to_path_buf()));
+    }
+    let text = std::fs::read_to_string(&path)
+        .map_err(|source| Error::Read { path: path.clone(), source })?;
+    let invalid = |reason: String| Error::Json { path: path.clone(), what: "shard index", reason };
+    let index: Index = serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+    let names: BTreeSet<String> = index.weight_map.into_values().collect();
+    if let Some(name) =
+        names.iter().find(|name| name.contains(['/', '\\']) || name.starts_with('.'))
+    {
+        return Err(invalid(format!("shard `{name}` is not a file name in the folder")));
+    }
+    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::candidates;
+
+    #[test]
+    fn old_and_rootless_names_are_tried() {
+        assert_eq!(
+            candidates("bert", "bert.embeddings.LayerNorm.weight"),
+            [
+                "bert.embeddings.LayerNorm.weight",
+                "embeddings.LayerNorm.weight",
+                "bert.embeddings.LayerNorm.gamma",
+                "embeddings.LayerNorm.gamma",
+            ]
+        );
+        assert_eq!(candidates("bert", "classifier.bias"), ["classifier.bias"]);
+    }
+}

@@ -1,0 +1,346 @@
+//! The CPU backend: the `kernels` crate behind [`Backend`], with memory that is reused.
+
+use crate::backend::{AttentionSaved, AttentionShape, Backend, Norm, Product, Shape};
+use kernels::{
+    Attention, AttentionInputs, Dropout, Epilogue, Isa, LayerNormInputs, Matrix, PackedMatrix,
+    Precision,
+};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Runs on this processor, on the current rayon pool.
+#[derive(Clone, Debug)]
+pub struct Cpu {
+    isa: Isa,
+    precision: Precision,
+    pool: Arc<Pool>,
+}
+
+/// Freed buffers by capacity. Capacities come in steps of an eighth of a power of two, so that
+/// batches of varying length find each other's buffers and the hot loop stops allocating.
+#[derive(Debug, Default)]
+struct Pool {
+    free: Mutex<BTreeMap<usize, Vec<Vec<f32>>>>,
+}
+
+impl Pool {
+    fn take(&self, size: usize) -> Vec<f32> {
+        let step = (size.next_power_of_two() / 16).max(64);
+        let capacity = size.next_multiple_of(step);
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let recycled = free.get_mut(&capacity).and_then(Vec::pop);
+        recycled.unwrap_or_else(|| vec![0.0; capacity])
+    }
+
+    fn give_back(&self, data: Vec<f32>) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.entry(data.len()).or_default().push(data);
+    }
+}
+
+/// A row-major matrix in main memory.
+#[derive(Debug)]
+pub struct CpuMatrix {
+    /// As long as its capacity class; the matrix is the first `rows · columns` numbers.
+    data: Vec<f32>,
+    rows: usize,
+    columns: usize,
+    pool: Arc<Pool>,
+}
+
+impl CpuMatrix {
+    fn data(&self) -> &[f32] {
+        &self.data[..self.rows * self.columns]
+    }
+
+    fn data_mut(&mut self) -> &mut [f32] {
+        &mut self.data[..self.rows * self.columns]
+    }
+
+    fn view(&self, transpose: bool) -> Matrix<'_> {
+        let view = Matrix::new(&self.data, self.rows, self.columns);
+        if transpose { view.transposed() } else { view }
+    }
+}
+
+impl Drop for CpuMatrix {
+    fn drop(&mut self) {
+        self.pool.give_back(std::mem::take(&mut self.data));
+    }
+}
+
+impl Shape for CpuMatrix {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn columns(&self) -> usize {
+        self.columns
+    }
+}
+
+impl Cpu {
+    /// A backend that uses this instruction set, and this precision for large products.
+    pub fn new(isa: Isa, precision: Precision) -> Self {
+        Cpu { isa, precision, pool: Arc::default() }
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+}
+
+fn attention<'a>(shape: &AttentionShape<'a, Vec<u32>>, q: &CpuMatrix) -> Attention<'a> {
+    let head_size = q.columns / shape.heads;
+    Attention {
+        cu_q: shape.cu_q,
+        cu_kv: shape.cu_kv,
+        heads: shape.heads,
+        head_size,
+        scale: 1.0 / (head_size as f32).sqrt(),
+        dropout: shape.dropout,
+    }
+}
+
+impl Backend for Cpu {
+    type Matrix = CpuMatrix;
+    type Indices = Vec<u32>;
+    type Packed = PackedMatrix;
+
+    fn matrix(&self, rows: usize, columns: usize) -> CpuMatrix {
+        CpuMatrix { data: self.pool.take(rows * columns), rows, columns, pool: self.pool.clone() }
+    }
+
+    fn zeros(&self, rows: usize, columns: usize) -> CpuMatrix {
+        let mut matrix = self.matrix(rows, columns);
+        matrix.data_mut().fill(0.0);
+        matrix
+    }
+
+    fn upload(&self, rows: usize, columns: usize, data: &[f32]) -> CpuMatrix {
+        let mut matrix = self.matrix(rows, columns);
+        matrix.data_mut().copy_from_slice(data);
+        matrix
+    }
+
+    fn write(&self, matrix: &mut CpuMatrix, data: &[f32]) {
+        matrix.data_mut().copy_from_slice(data);
+    }
+
+    fn download(&self, matrix: &CpuMatrix) -> Vec<f32> {
+        matrix.data().to_vec()
+    }
+
+    fn copy(&self, matrix: &CpuMatrix) -> CpuMatrix {
+        self.upload(matrix.rows, matrix.columns, matrix.data())
+    }
+
+    fn indices(&self, values: Vec<u32>) -> Vec<u32> {
+        values
+    }
+
+    fn shifted(&self, values: &Vec<u32>, by: u32) -> Vec<u32> {
+        values.iter().map(|value| value + by).collect()
+    }
+
+    fn pack(&self, weight: &[f32], out: usize, input: usize, backward: bool) -> PackedMatrix {
+        let weight = Matrix::new(weight, out, input);
+        let weight = if backward { weight } else { weight.transposed() };
+        PackedMatrix::new(self.isa, self.precision, weight)
+    }
+
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    fn packed_product(
+        &self,
+        x: &CpuMatrix,
+        packed: &PackedMatrix,
+        bias: Option<&CpuMatrix>,
+        accumulate: bool,
+        y: &mut CpuMatrix,
+    ) {
+        let epilogue = Epilogue { alpha: 1.0, accumulate, bias: bias.map(CpuMatrix::data) };
+        kernels::gemm(self.isa, x.view(false), packed, y.data_mut(), epilogue);
+    }
+
+    fn product(&self, product: Product<'_, CpuMatrix>, c: &mut CpuMatrix) {
+        let (a, b) = (product.a.view(product.transpose_a), product.b.view(product.transpose_b));
+        let epilogue =
+            Epilogue { alpha: product.alpha, accumulate: product.accumulate, bias: None };
+        kernels::gemm_unpacked(self.isa, product.precision, a, b, c.data_mut(), epilogue);
+    }
+
+    fn add_assign(&self, y: &mut CpuMatrix, x: &CpuMatrix) {
+        kernels::add_assign(y.data_mut(), x.data());
+    }
+
+    fn add_bias(&self, y: &mut CpuMatrix, bias: &CpuMatrix) {
+        kernels::add_bias(y.data_mut(), bias.data());
+    }
+
+    fn sum_rows(&self, x: &CpuMatrix, sums: &mut CpuMatrix) {
+        kernels::sum_rows(self.isa, x.data(), sums.data_mut());
+    }
+
+    fn gather_rows(&self, table: &CpuMatrix, rows: &Vec<u32>, accumulate: bool, y: &mut CpuMatrix) {
+        kernels::gather_rows(table.data(), rows, y.data_mut(), table.columns, accumulate);
+    }
+
+    fn scatter_add_rows(&self, table: &mut CpuMatrix, rows: &Vec<u32>, y: &CpuMatrix) {
+        kernels::scatter_add_rows(table.data_mut(), rows, y.data(), y.columns);
+    }
+
+    fn layer_norm(
+        &self,
+        x: &mut CpuMatrix,
+        residual: Option<&CpuMatrix>,
+        dropout: Option<Dropout>,
+        norm: Norm<'_, CpuMatrix>,
+    ) -> (CpuMatrix, CpuMatrix) {
+        let mut y = self.matrix(x.rows, x.columns);
+        let mut statistics = self.matrix(x.rows, 2);
+        let inputs = LayerNormInputs {
+            residual: residual.map(CpuMatrix::data),
+            dropout,
+            weight: norm.weight.data(),
+            bias: norm.bias.data(),
+            eps: norm.eps,
+        };
+        kernels::layer_norm(self.isa, x.data_mut(), inputs, y.data_mut(), statistics.data_mut());
+        (y, statistics)
+    }
+
+    fn layer_norm_backward(
+        &self,
+        sum: &CpuMatrix,
+        statistics: &CpuMatrix,
+        weight: &CpuMatrix,
+        dropout: Option<Dropout>,
+        dy: &mut CpuMatrix,
+    ) -> Option<CpuMatrix> {
+        let mut branch = dropout.map(|dropout| (dropout, self.matrix(dy.rows, dy.columns)));
+        kernels::layer_norm_backward(
+            self.isa,
+            sum.data(),
+            statistics.data(),
+            weight.data(),
+            dy.data_mut(),
+            branch.as_mut().map(|(dropout, branch)| (*dropout, branch.data_mut())),
+        );
+        branch.map(|(_, branch)| branch)
+    }
+
+    fn layer_norm_parameter_gradients(
+        &self,
+        sum: &CpuMatrix,
+        statistics: &CpuMatrix,
+        dy: &CpuMatrix,
+        dweight: &mut CpuMatrix,
+        dbias: &mut CpuMatrix,
+    ) {
+        kernels::layer_norm_parameter_gradients(
+            sum.data(),
+            statistics.data(),
+            dy.data(),
+            dweight.data_mut(),
+            dbias.data_mut(),
+        );
+    }
+
+    fn gelu(&self, x: &CpuMatrix) -> CpuMatrix {
+        let mut y = self.matrix(x.rows, x.columns);
+        kernels::gelu(self.isa, x.data(), y.data_mut());
+        y
+    }
+
+    fn gelu_backward(&self, x: &CpuMatrix, dy: &mut CpuMatrix) {
+        kernels::gelu_backward(self.isa, x.data(), dy.data_mut());
+    }
+
+    fn tanh(&self, y: &mut CpuMatrix) {
+        kernels::tanh(y.data_mut());
+    }
+
+    fn tanh_backward(&self, y: &CpuMatrix, dy: &mut CpuMatrix) {
+        kernels::tanh_backward(y.data(), dy.data_mut());
+    }
+
+    fn dropout(&self, x: &CpuMatrix, dropout: Dropout) -> CpuMatrix {
+        let mut y = self.matrix(x.rows, x.columns);
+        kernels::dropout(self.isa, x.data(), y.data_mut(), x.columns, dropout);
+        y
+    }
+
+    fn attention(
+        &self,
+        shape: AttentionShape<'_, Vec<u32>>,
+        q: CpuMatrix,
+        k: CpuMatrix,
+        v: CpuMatrix,
+    ) -> AttentionSaved<CpuMatrix> {
+        let mut out = self.matrix(q.rows, q.columns);
+        let mut lse = self.matrix(q.rows, shape.heads);
+        let inputs = AttentionInputs { q: q.data(), k: k.data(), v: v.data() };
+        let attention = attention(&shape, &q);
+        kernels::attention(self.isa, attention, inputs, out.data_mut(), lse.data_mut());
+        AttentionSaved { q, k, v, out, lse }
+    }
+
+    fn attention_backward(
+        &self,
+        shape: AttentionShape<'_, Vec<u32>>,
+        saved: &AttentionSaved<CpuMatrix>,
+        dout: &CpuMatrix,
+    ) -> [CpuMatrix; 3] {
+        let AttentionSaved { q, k, v, out, lse } = saved;
+        let [mut dq, mut dk, mut dv] = [q, k, v].map(|m| self.matrix(m.rows, m.columns));
+        let inputs = AttentionInputs { q: q.data(), k: k.data(), v: v.data() };
+        kernels::attention_backward(
+            self.isa,
+            attention(&shape, q),
+            inputs,
+            out.data(),
+            lse.data(),
+            dout.data(),
+            dq.data_mut(),
+            dk.data_mut(),
+            dv.data_mut(),
+        );
+        [dq, dk, dv]
+    }
+
+    fn cross_entropy(
+        &self,
+        logits: &CpuMatrix,
+        labels: &Vec<u32>,
+        class_weights: &[f32],
+        total_weight: f32,
+    ) -> (f64, CpuMatrix) {
+        let classes = logits.columns;
+        let loss =
+            kernels::cross_entropy(logits.data(), labels, classes, class_weights, total_weight);
+        (loss.weighted_sum, self.upload(logits.rows, classes, &loss.gradient))
+    }
+
+    fn adamw(
+        &self,
+        step: kernels::AdamW,
+        value: &mut CpuMatrix,
+        gradient: &CpuMatrix,
+        (m, v): (&mut CpuMatrix, &mut CpuMatrix),
+    ) {
+        let value = value.data_mut();
+        kernels::adamw(self.isa, step, value, gradient.data(), m.data_mut(), v.data_mut());
+    }
+
+    fn sum_of_squares(&self, x: &CpuMatrix) -> f64 {
+        kernels::sum_of_squares(self.isa, x.data())
+    }
+
+    fn clear(&self, x: &mut CpuMatrix) {
+        x.data_mut().fill(0.0);
+    }
+}

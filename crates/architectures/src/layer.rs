@@ -1,0 +1,179 @@
+//! One transformer encoder layer with post-LayerNorm, as BERT and RoBERTa have it: attention, its
+//! output, feed-forward. Forward and backward read as one.
+//!
+//! In the last layer only what the head reads is computed: keys and values of all tokens, and
+//! everything else for the first token of each sequence alone.
+
+use crate::backend::{AttentionSaved, AttentionShape, Backend, Shape};
+use crate::linear::{Linear, LinearSaved};
+use crate::norm::{LayerNorm, NormSaved};
+use crate::parameters::Parameters;
+use crate::pass::{Batch, Pass, Site};
+
+/// Which tokens a layer computes its result for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rows {
+    All,
+    /// The first token of each sequence.
+    First,
+}
+
+#[derive(Debug)]
+pub(crate) struct Layer<B: Backend> {
+    pub(crate) query: Linear<B>,
+    pub(crate) key: Linear<B>,
+    pub(crate) value: Linear<B>,
+    pub(crate) attention_output: Linear<B>,
+    pub(crate) attention_norm: LayerNorm<B>,
+    pub(crate) intermediate: Linear<B>,
+    pub(crate) output: Linear<B>,
+    pub(crate) output_norm: LayerNorm<B>,
+    pub(crate) heads: usize,
+    pub(crate) rows: Rows,
+    pub(crate) attention_dropout: f32,
+    pub(crate) hidden_dropout: f32,
+    /// Dropout on the probabilities, behind the attention's output, behind the feed-forward.
+    pub(crate) sites: [Site; 3],
+}
+
+/// What forward leaves for backward. Q = T, or the number of sequences in the last layer.
+#[derive(Debug)]
+pub(crate) struct LayerSaved<B: Backend> {
+    x: B::Matrix,               // [T, H]
+    x_first: Option<B::Matrix>, // [Q, H], in the last layer
+    attention: AttentionSaved<B::Matrix>,
+    attention_norm: NormSaved<B>,
+    y: Option<B::Matrix>, // [Q, H], where the feed-forward is trained
+    u: B::Matrix,         // [Q, F], before GELU
+    output_norm: NormSaved<B>,
+    linears: [LinearSaved<B>; 6],
+}
+
+impl<B: Backend> Layer<B> {
+    fn shape<'a>(&self, batch: &'a Batch<B>, pass: &Pass) -> AttentionShape<'a, B::Indices> {
+        let cu_q = match self.rows {
+            Rows::All => &batch.cu_seqlens,
+            Rows::First => &batch.cu_first,
+        };
+        AttentionShape {
+            cu_q,
+            cu_kv: &batch.cu_seqlens,
+            heads: self.heads,
+            dropout: pass.dropout(self.attention_dropout, self.sites[0]),
+        }
+    }
+
+    /// `x` [T, H] → [Q, H]
+    pub(crate) fn forward(
+        &self,
+        backend: &B,
+        parameters: &Parameters<B>,
+        pass: &Pass,
+        batch: &Batch<B>,
+        x: B::Matrix,
+    ) -> (B::Matrix, LayerSaved<B>) {
+        let x_first = (self.rows == Rows::First).then(|| {
+            let mut first = backend.matrix(batch.sequences, x.columns());
+            backend.gather_rows(&x, &batch.first_tokens, false, &mut first);
+            first
+        });
+        let rows = x_first.as_ref().unwrap_or(&x);
+        let (q, saved_q) = self.query.forward(backend, parameters, pass, rows); // [Q, H]
+        let (k, saved_k) = self.key.forward(backend, parameters, pass, &x); // [T, H]
+        let (v, saved_v) = self.value.forward(backend, parameters, pass, &x); // [T, H]
+        let attention = backend.attention(self.shape(batch, pass), q, k, v);
+        let (a, saved_a) = self.attention_output.forward(backend, parameters, pass, &attention.out); // [Q, H]
+        let dropout = pass.dropout(self.hidden_dropout, self.sites[1]);
+        let (y, attention_norm) =
+            self.attention_norm.forward(backend, parameters, a, Some(rows), dropout); // [Q, H]
+
+        let (u, saved_u) = self.intermediate.forward(backend, parameters, pass, &y); // [Q, F]
+        let g = backend.gelu(&u); // [Q, F]
+        let (f, saved_f) = self.output.forward(backend, parameters, pass, &g); // [Q, H]
+        let dropout = pass.dropout(self.hidden_dropout, self.sites[2]);
+        let (out, output_norm) =
+            self.output_norm.forward(backend, parameters, f, Some(&y), dropout); // [Q, H]
+
+        let y = self.intermediate.needs_input().then_some(y);
+        let linears = [saved_q, saved_k, saved_v, saved_a, saved_u, saved_f];
+        (out, LayerSaved { x, x_first, attention, attention_norm, y, u, output_norm, linears })
+    }
+
+    /// `dout` [Q, H] → the gradient of `x` [T, H], unless nothing below is trained.
+    #[expect(clippy::too_many_arguments, reason = "forward's arguments, and where gradients go")]
+    pub(crate) fn backward(
+        &self,
+        backend: &B,
+        parameters: &mut Parameters<B>,
+        pass: &Pass,
+        batch: &Batch<B>,
+        saved: LayerSaved<B>,
+        mut dout: B::Matrix,
+        needs_dx: bool,
+    ) -> Option<B::Matrix> {
+        let LayerSaved { x, x_first, attention, attention_norm, y, u, output_norm, linears } =
+            saved;
+        let [saved_q, saved_k, saved_v, saved_a, saved_u, saved_f] = &linears;
+
+        // Feed-forward: `dout` becomes the gradient of y, first by way of the residual.
+        let dropout = pass.dropout(self.hidden_dropout, self.sites[2]);
+        let branch =
+            self.output_norm.backward(backend, parameters, &output_norm, dropout, &mut dout);
+        let df = branch.as_ref().unwrap_or(&dout); // [Q, H]
+        let mut du = backend.matrix(u.rows(), u.columns()); // [Q, F]
+        let g = if self.output.needs_input() { &backend.gelu(&u) } else { &u };
+        let to_du = Some((&mut du, false));
+        self.output.backward(backend, parameters, pass, g, saved_f, df, to_du);
+        backend.gelu_backward(&u, &mut du);
+        drop(branch);
+        let y = y.as_ref().unwrap_or(&u); // read only where the feed-forward is trained
+        let mut dy = dout;
+        let to_dy = Some((&mut dy, true));
+        self.intermediate.backward(backend, parameters, pass, y, saved_u, &du, to_dy);
+        drop((u, du));
+
+        // Attention: `dy` becomes the gradient of the rows, first by way of the residual.
+        let dropout = pass.dropout(self.hidden_dropout, self.sites[1]);
+        let branch =
+            self.attention_norm.backward(backend, parameters, &attention_norm, dropout, &mut dy);
+        let da = branch.as_ref().unwrap_or(&dy); // [Q, H]
+        let mut dcontext = backend.matrix(da.rows(), attention.out.columns()); // [Q, H]
+        let to_context = Some((&mut dcontext, false));
+        let context = &attention.out;
+        self.attention_output.backward(backend, parameters, pass, context, saved_a, da, to_context);
+        let shape = self.shape(batch, pass);
+        let [dq, dk, dv] = backend.attention_backward(shape, &attention, &dcontext);
+        drop((dcontext, branch));
+
+        let rows = x_first.as_ref().unwrap_or(&x);
+        let to_rows = needs_dx.then_some((&mut dy, true));
+        self.query.backward(backend, parameters, pass, rows, saved_q, &dq, to_rows);
+        let mut dx = match self.rows {
+            Rows::All => dy,
+            Rows::First if !needs_dx => dy,
+            Rows::First => {
+                let mut dx = backend.zeros(x.rows(), x.columns()); // [T, H]
+                backend.scatter_add_rows(&mut dx, &batch.first_tokens, &dy);
+                dx
+            }
+        };
+        let to_dx = needs_dx.then_some((&mut dx, true));
+        self.key.backward(backend, parameters, pass, &x, saved_k, &dk, to_dx);
+        let to_dx = needs_dx.then_some((&mut dx, true));
+        self.value.backward(backend, parameters, pass, &x, saved_v, &dv, to_dx);
+        needs_dx.then_some(dx)
+    }
+
+    /// Whether anything in this layer is trained.
+    pub(crate) fn is_trained(&self) -> bool {
+        let linears = [
+            &self.query,
+            &self.key,
+            &self.value,
+            &self.attention_output,
+            &self.intermediate,
+            &self.output,
+        ];
+        linears.into_iter().any(Linear::needs_input)
+    }
+}
