@@ -1,0 +1,63 @@
+//! Batches without padding: sequences laid end to end, cut into micro-batches by tokens.
+
+use crate::Encoded;
+
+/// Sequences laid end to end.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PackedBatch {
+    /// Token ids of all sequences, `[tokens]`.
+    pub ids: Vec<u32>,
+    /// Where each sequence begins in `ids`, and the end, `[sequences + 1]`.
+    pub cu_seqlens: Vec<u32>,
+    /// Class per sequence; empty for unlabelled text.
+    pub labels: Vec<u32>,
+    /// Which example each sequence is.
+    pub rows: Vec<u32>,
+}
+
+/// Packs the examples `rows` of a split. `labels` are the split's, or empty.
+///
+/// # Panics
+/// If a row is not in the split, or a batch has 2³² tokens.
+#[must_use]
+pub fn pack(encoded: &[Encoded], labels: &[u32], rows: &[u32]) -> PackedBatch {
+    let mut batch = PackedBatch { cu_seqlens: vec![0], rows: rows.to_vec(), ..Default::default() };
+    for &row in rows {
+        batch.ids.extend_from_slice(&encoded[row as usize].ids);
+        batch.cu_seqlens.push(u32::try_from(batch.ids.len()).expect("a batch fits in memory"));
+        if !labels.is_empty() {
+            batch.labels.push(labels[row as usize]);
+        }
+    }
+    batch
+}
+
+/// Cuts one optimizer batch into micro-batches of at most `token_budget` tokens, in order. A
+/// sequence above the budget goes alone. `lengths` are the split's, in tokens after truncation.
+#[must_use]
+pub fn micro_batches(rows: &[u32], lengths: &[u32], token_budget: usize) -> Vec<Vec<u32>> {
+    let mut batches: Vec<Vec<u32>> = Vec::new();
+    let mut left = 0;
+    for &row in rows {
+        let length = lengths[row as usize] as usize;
+        match batches.last_mut() {
+            Some(batch) if length <= left => {
+                batch.push(row);
+                left -= length;
+            }
+            _ => {
+                batches.push(vec![row]);
+                left = token_budget.saturating_sub(length);
+            }
+        }
+    }
+    batches
+}
+
+/// The whole split in batches of similar length, longest first, nothing dropped.
+#[must_use]
+pub fn by_length(lengths: &[u32], token_budget: usize) -> Vec<Vec<u32>> {
+    let mut rows: Vec<u32> = (0..).take(lengths.len()).collect();
+    rows.sort_by_key(|&row| std::cmp::Reverse(lengths[row as usize]));
+    micro_batches(&rows, lengths, token_budget)
+}

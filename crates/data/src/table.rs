@@ -1,0 +1,185 @@
+//! Rows as read from a file of any supported format: number, text, raw label. The format follows
+//! from the file's extension; anything else is refused.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use polars::prelude::{AnyValue, DataFrame, DataType, PolarsResult};
+
+use crate::labels::Value;
+use crate::{Error, Result, csv, jsonl, parquet};
+
+/// One row. `label` is absent where none was asked for.
+pub(crate) struct Row {
+    pub number: usize,
+    pub text: String,
+    pub label: Option<Value>,
+}
+
+/// Which columns to read.
+#[derive(Clone, Copy)]
+pub(crate) struct Columns<'a> {
+    pub text: &'a str,
+    pub label: LabelColumn<'a>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum LabelColumn<'a> {
+    /// Texts only.
+    Unread,
+    Named(&'a str),
+    /// `label`, else `labels`.
+    Usual,
+}
+
+/// Reads a whole file.
+pub(crate) fn read(path: &Path, columns: Columns<'_>) -> Result<Vec<Row>> {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let read = match extension.as_str() {
+        "csv" => csv::read,
+        "jsonl" | "ndjson" => jsonl::read,
+        "parquet" => parquet::read,
+        _ => return Err(Error::Unsupported { path: path.into(), extension }),
+    };
+    let rows = read(path, columns)?;
+    if rows.is_empty() { Err(Error::NoRows { path: path.into() }) } else { Ok(rows) }
+}
+
+/// The content of a text file, without a byte-order mark. Nothing but white space counts as empty.
+pub(crate) fn read_utf8(path: &Path) -> Result<String> {
+    let mut bytes = fs::read(path).map_err(|source| Error::Io { path: path.into(), source })?;
+    if bytes.starts_with(b"\xEF\xBB\xBF") {
+        bytes.drain(..3);
+    }
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(Error::Empty { path: path.into() });
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        Error::Syntax {
+            path: path.into(),
+            line: 1 + valid.iter().filter(|&&byte| byte == b'\n').count(),
+            problem: "not valid UTF-8".into(),
+        }
+    })
+}
+
+/// The names of the text column and of the label column among those that exist.
+pub(crate) fn pick<'a>(
+    path: &Path,
+    found: &[String],
+    columns: Columns<'a>,
+) -> Result<(&'a str, Option<&'a str>)> {
+    let has = |name: &str| found.iter().any(|column| column == name);
+    let missing = |wanted: &str, shown: String| Error::NoColumn {
+        path: path.into(),
+        wanted: shown,
+        found: found.to_vec(),
+        nearest: nearest(wanted, found),
+    };
+    let named = |name: &'a str| {
+        if has(name) { Ok(name) } else { Err(missing(name, format!("`{name}`"))) }
+    };
+    let text = named(columns.text)?;
+    let label = match columns.label {
+        LabelColumn::Unread => None,
+        LabelColumn::Named(name) => Some(named(name)?),
+        LabelColumn::Usual if has("label") => Some("label"),
+        LabelColumn::Usual if has("labels") => Some("labels"),
+        LabelColumn::Usual => return Err(missing("label", "`label` or `labels`".into())),
+    };
+    Ok((text, label))
+}
+
+/// The closest existing name, if it is close enough to be a slip of the pen.
+fn nearest(wanted: &str, found: &[String]) -> Option<String> {
+    let close =
+        |name: &&String| strsim::jaro_winkler(&wanted.to_lowercase(), &name.trim().to_lowercase());
+    found
+        .iter()
+        .filter(|name| close(name) > 0.7)
+        .max_by(|a, b| close(a).total_cmp(&close(b)))
+        .cloned()
+}
+
+/// Runs a Polars reader. It may panic on types it was not built for or on damaged files.
+pub(crate) fn guarded<T>(path: &Path, read: impl FnOnce() -> PolarsResult<T>) -> Result<T> {
+    let refuse = |problem: String| Error::Format { path: path.into(), problem };
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(result) => result.map_err(|error| refuse(error.to_string())),
+        Err(panic) => Err(refuse(panic_message(&*panic))),
+    }
+}
+
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("the reader panicked").into()
+}
+
+/// Rows of a data frame, numbered from 1.
+pub(crate) fn rows_of(
+    path: &Path,
+    frame: &DataFrame,
+    text: &str,
+    label: Option<&str>,
+) -> Result<Vec<Row>> {
+    let texts = plain_column(path, frame, text)?;
+    let labels = label.map(|name| Ok((name, plain_column(path, frame, name)?))).transpose()?;
+    (0..frame.height())
+        .map(|index| {
+            let number = index + 1;
+            let null = |column: &str| Error::Null {
+                path: path.into(),
+                row: number,
+                column: column.into(),
+            };
+            let wrong = |column: &str, cell: &AnyValue<'_>, expected| Error::WrongType {
+                path: path.into(),
+                row: number,
+                column: column.into(),
+                found: format!("a value of type {}", cell.dtype()),
+                expected,
+            };
+            let cell = guarded(path, || texts.get(index))?;
+            let content = match &cell {
+                AnyValue::Null => return Err(null(text)),
+                cell => cell.get_str().ok_or_else(|| wrong(text, cell, "text"))?.to_owned(),
+            };
+            let label = match &labels {
+                None => None,
+                Some((name, column)) => match guarded(path, || column.get(index))? {
+                    AnyValue::Null => return Err(null(name)),
+                    cell => Some(value(&cell).ok_or_else(|| wrong(name, &cell, LABEL_TYPES))?),
+                },
+            };
+            Ok(Row { number, text: content, label })
+        })
+        .collect()
+}
+
+/// What a label may be, for error messages.
+pub(crate) const LABEL_TYPES: &str = "a string, an integer, a boolean or a list of these";
+
+/// A column with dictionary-encoded strings made plain.
+fn plain_column(path: &Path, frame: &DataFrame, name: &str) -> Result<polars::prelude::Column> {
+    guarded(path, || {
+        let column = frame.column(name)?;
+        match column.dtype() {
+            DataType::Categorical(..) | DataType::Enum(..) => column.cast(&DataType::String),
+            _ => Ok(column.clone()),
+        }
+    })
+}
+
+fn value(cell: &AnyValue<'_>) -> Option<Value> {
+    match cell {
+        AnyValue::Boolean(flag) => Some(Value::Bool(*flag)),
+        AnyValue::List(items) => {
+            items.iter().map(|item| value(&item)).collect::<Option<_>>().map(Value::List)
+        }
+        cell if cell.dtype().is_integer() => cell.try_extract().ok().map(Value::Integer),
+        cell if cell.dtype().is_float() => Value::from_float(cell.try_extract().ok()?),
+        cell => cell.get_str().map(|text| Value::Text(text.into())),
+    }
+}

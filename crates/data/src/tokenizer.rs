@@ -1,0 +1,108 @@
+//! Texts to token ids, by the `tokenizers` crate from a `tokenizer.json`, with the ids that
+//! Transformers gives. Texts that exceed the maximum length are cut on the right before the special
+//! tokens are added, as Transformers does; truncation and padding that the file sets are ignored.
+//!
+//! The file may come from anywhere: it is limited in size, and the crate's panics become errors.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use rayon::prelude::*;
+use tokenizers::{PostProcessor, TruncationDirection};
+
+use crate::table::panic_message;
+use crate::{Error, Result};
+
+/// No tokenizer in use comes near it; the largest vocabularies take 20 MB.
+const SIZE_LIMIT: u64 = 64 << 20;
+
+/// A loaded tokenizer and the length it cuts at.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// Tokens of the text itself that fit beside the special ones.
+    room: usize,
+}
+
+/// One text as ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// Ids with special tokens, cut to the maximum length.
+    pub ids: Vec<u32>,
+    /// Number of tokens before the cut.
+    pub length: usize,
+}
+
+impl Tokenizer {
+    /// Loads a `tokenizer.json`; texts will be cut to `max_length` tokens.
+    ///
+    /// # Errors
+    /// A file that is missing, above 64 MiB or not a tokenizer, or a `max_length` that leaves no
+    /// room beside the special tokens.
+    pub fn from_file(path: &Path, max_length: usize) -> Result<Self> {
+        let io = |source| Error::Io { path: path.into(), source };
+        let bytes = fs::metadata(path).map_err(io)?.len();
+        if bytes > SIZE_LIMIT {
+            return Err(Error::TokenizerTooLarge { path: path.into(), bytes, limit: SIZE_LIMIT });
+        }
+        let content = fs::read(path).map_err(io)?;
+        let mut inner = catch(|| tokenizers::Tokenizer::from_bytes(content))
+            .map_err(|problem| Error::Tokenizer { path: path.into(), problem })?;
+        inner.with_padding(None);
+        inner
+            .with_truncation(None)
+            .map_err(|error| Error::Tokenizer { path: path.into(), problem: error.to_string() })?;
+        let special = inner.get_post_processor().map_or(0, |steps| steps.added_tokens(false));
+        match max_length.checked_sub(special) {
+            Some(room) if room > 0 => Ok(Self { inner, room }),
+            _ => Err(Error::Config {
+                key: "max_length",
+                value: max_length.to_string(),
+                problem: format!("leaves no room beside {special} special tokens"),
+            }),
+        }
+    }
+
+    /// The highest id this tokenizer can give; the model's embedding must reach it.
+    #[must_use]
+    pub fn highest_id(&self) -> u32 {
+        self.inner.get_vocab(true).into_values().max().unwrap_or(0)
+    }
+
+    /// Encodes texts on all cores; the order is kept.
+    ///
+    /// # Errors
+    /// The first text that the tokenizer refuses, or that gives no token at all.
+    pub fn encode_batch<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Vec<Encoded>> {
+        texts
+            .par_iter()
+            .enumerate()
+            .map(|(index, text)| {
+                catch(|| self.encode(text.as_ref()))
+                    .map_err(|problem| Error::Encode { index, problem })
+            })
+            .collect::<Vec<_>>() // so that the first failure is reported, not the fastest
+            .into_iter()
+            .collect()
+    }
+
+    fn encode(&self, text: &str) -> tokenizers::Result<Encoded> {
+        let mut encoding = self.inner.encode_fast(text, false)?;
+        let own = encoding.len();
+        encoding.truncate(self.room, 0, TruncationDirection::Right);
+        let kept = encoding.len();
+        let encoding = self.inner.post_process(encoding, None, true)?;
+        if encoding.is_empty() {
+            return Err("it gives no tokens".into());
+        }
+        Ok(Encoded { ids: encoding.get_ids().to_vec(), length: own + encoding.len() - kept })
+    }
+}
+
+/// Errors and panics alike as text.
+fn catch<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(panic) => Err(panic_message(&*panic)),
+    }
+}
