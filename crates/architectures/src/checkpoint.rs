@@ -11,6 +11,9 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+/// A tensor's shape and its numbers, row-major.
+pub type ShapedData = (Vec<usize>, Vec<f32>);
+
 /// One mapped safetensors file.
 #[derive(Debug)]
 pub struct TensorFile {
@@ -57,7 +60,7 @@ impl TensorFile {
     ///
     /// # Errors
     /// The tensor is of a type that holds no weights, or a number is not finite.
-    pub fn tensor(&self, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>, Error> {
+    pub fn tensor(&self, name: &str) -> Result<Option<ShapedData>, Error> {
         let tensors = self.tensors()?;
         let Ok(view) = tensors.tensor(name) else { return Ok(None) };
         let data = self.to_f32(name, &view)?;

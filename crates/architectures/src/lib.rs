@@ -26,7 +26,7 @@ pub mod peft;
 mod roberta;
 
 pub use backend::{AttentionSaved, AttentionShape, Backend, Norm, Product, Shape};
-pub use checkpoint::{Checkpoint, TensorFile};
+pub use checkpoint::{Checkpoint, ShapedData, TensorFile};
 pub use classifier::{Family, Saved, SequenceClassifier};
 pub use config::Config;
 pub use cpu::{Cpu, CpuMatrix};

@@ -33,7 +33,7 @@ impl Pass {
     }
 
     pub(crate) fn dropout(&self, probability: f32, site: Site) -> Option<Dropout> {
-        (self.dropout && probability > 0.0).then(|| Dropout {
+        (self.dropout && probability > 0.0).then_some(Dropout {
             probability,
             stream: Stream {
                 seed: self.seed,

@@ -85,7 +85,7 @@ impl Kernel for GeluBackward<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        const DENSITY_AT_0: f32 = 0.398_942_28; // 1/√(2π)
+        const DENSITY_AT_0: f32 = 0.398_942_3; // 1/√(2π)
         // SAFETY: whole vectors and the rest lie inside both slices.
         unsafe {
             let mut i = 0;

@@ -200,7 +200,7 @@ pub fn attention(
                 };
                 let value = simd::run(isa, softmax);
                 // SAFETY: this task alone writes this row and head.
-                unsafe { *(&lse).data.add(row * lse.row_stride + head.index) = value };
+                unsafe { lse.set(row, head.index, value) };
             }
             let probabilities = Matrix::new(scores, block.len(), columns);
             // SAFETY: this task alone writes these rows of this head's columns.

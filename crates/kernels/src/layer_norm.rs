@@ -5,7 +5,6 @@
 
 use crate::Isa;
 use crate::dropout::Dropout;
-use crate::rows::SMALL;
 use crate::simd::{self, Kernel, Simd};
 use rayon::prelude::*;
 
@@ -43,23 +42,15 @@ pub fn layer_norm(
     assert_eq!(inputs.bias.len(), columns);
     assert!(x.len() == y.len() && statistics.len() * columns == x.len() * 2);
     assert!(inputs.residual.is_none_or(|residual| residual.len() == x.len()));
-    let block = |(index, ((x, y), statistics)): (usize, ((&mut [f32], &mut [f32]), &mut [f32]))| {
+    let size = ROWS * columns;
+    let block = |index: usize, x: &mut [f32], y: &mut [f32], statistics: &mut [f32]| {
         simd::run(isa, Forward { x, y, statistics, inputs, first_row: index * ROWS });
     };
-    let size = ROWS * columns;
-    if x.len() < SMALL {
-        x.chunks_mut(size)
-            .zip(y.chunks_mut(size))
-            .zip(statistics.chunks_mut(2 * ROWS))
-            .enumerate()
-            .for_each(block);
-    } else {
-        x.par_chunks_mut(size)
-            .zip(y.par_chunks_mut(size))
-            .zip(statistics.par_chunks_mut(2 * ROWS))
-            .enumerate()
-            .for_each(block);
-    }
+    x.par_chunks_mut(size)
+        .zip(y.par_chunks_mut(size))
+        .zip(statistics.par_chunks_mut(2 * ROWS))
+        .enumerate()
+        .for_each(|(index, ((x, y), statistics))| block(index, x, y, statistics));
 }
 
 struct Forward<'a> {

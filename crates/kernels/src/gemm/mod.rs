@@ -150,6 +150,16 @@ pub(crate) struct Output {
     pub(crate) data: *mut f32,
     pub(crate) row_stride: usize,
 }
+
+impl Output {
+    /// # Safety
+    /// The element exists and no one else touches it meanwhile.
+    pub(crate) unsafe fn set(&self, row: usize, column: usize, value: f32) {
+        // SAFETY: passed on to the caller.
+        unsafe { *self.data.add(row * self.row_stride + column) = value };
+    }
+}
+
 // SAFETY: tasks that share an `Output` write disjoint elements.
 unsafe impl Send for Output {}
 // SAFETY: as above.
