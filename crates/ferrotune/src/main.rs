@@ -1,1 +1,44 @@
-fn main() {}
+//! `ferrotune`: labelled text and a pretrained model in, a tracked, tested, deployable classifier
+//! out.
+//!
+//! Exit codes: 0 done; 1 the job failed; 2 nothing was started, because the command line, the
+//! configuration, the data or the model cannot be used; 130 interrupted, with a checkpoint.
+#![forbid(unsafe_code)]
+
+mod artifact;
+mod cli;
+mod commands;
+mod config;
+mod device;
+mod evaluation;
+mod failure;
+mod interrupt;
+mod metrics;
+mod progress;
+mod recorder;
+mod report;
+mod results;
+mod run_folder;
+mod schedule;
+mod trainer;
+
+use clap::Parser;
+use cli::{Cli, Command};
+
+fn main() {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+    let outcome = match Cli::parse().command {
+        Command::Train(arguments) => commands::train::run(&arguments),
+        Command::Test(arguments) => commands::test::run(&arguments),
+        Command::Predict(arguments) => commands::predict::run(&arguments),
+    };
+    if let Err(failure) = outcome {
+        failure.print();
+        std::process::exit(failure.exit_code());
+    }
+}

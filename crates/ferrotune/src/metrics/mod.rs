@@ -9,8 +9,8 @@ mod curve;
 #[cfg(test)]
 mod tests;
 
-pub use bootstrap::{Interval, Intervals, RESAMPLES, bootstrap};
-pub use curve::{CURVE_POINTS, CurvePoint, precision_recall_curve};
+pub use bootstrap::{Interval, Intervals, bootstrap};
+pub use curve::precision_recall_curve;
 
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +89,14 @@ pub fn scores(probabilities: &[f32], labels: &[u32], classes: Classes) -> Scores
         average_precision: ranking.map(|ranking| curve::average_precision(&ranking.ties)),
         confusion,
     }
+}
+
+/// The figures that a confusion matrix `[truth][predicted]` alone gives: all but the average
+/// precision.
+#[must_use]
+pub fn scores_of_confusion(confusion: Vec<Vec<u64>>, classes: Classes) -> Scores {
+    let Headline { accuracy, precision, recall, f1 } = Headline::of(&confusion, classes);
+    Scores { accuracy, precision, recall, f1, average_precision: None, confusion }
 }
 
 /// The figures of each class of a confusion matrix `[truth][predicted]`.

@@ -1,0 +1,210 @@
+//! A fine-tuned model on disk: adapter or full weights in others' formats, tokenizer,
+//! `config.json`, and `ferrotune.json` with what those formats have no place for. `last/` and
+//! `best/` of a run are such folders; `last/` also holds what resuming needs.
+
+use anyhow::{Context, Result, bail};
+use architectures::{Cpu, Isa, Method, Precision, SequenceClassifier, peft};
+use data::{DataConfig, LabelScheme, Tokenizer};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Our own part of the folder.
+pub const CARD: &str = "ferrotune.json";
+/// Files of the tokenizer that travel with the model, as far as the base model has them.
+const TOKENIZER_FILES: [&str; 3] =
+    ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
+
+/// What Hugging Face's and PEFT's files have no place for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Card {
+    /// ferrotune's version that wrote it.
+    pub version: String,
+    /// The pretrained model, with its revision, as `ferrotune` resolves it.
+    pub pretrained_model: String,
+    /// Class names, and how labels are read.
+    pub labels: LabelScheme,
+    /// Tokens at which texts are cut.
+    pub max_length: usize,
+    /// Column that holds the text.
+    pub text_column: String,
+    /// Column that holds the label.
+    pub label_column: Option<String>,
+}
+
+/// The pretrained model of a run.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its name with its revision, as `ferrotune` resolves it.
+    pub pinned: String,
+    /// Its name for PEFT: a hub id, or a folder.
+    pub for_peft: String,
+}
+
+impl Base {
+    /// Finds, and where needed downloads, a pretrained model.
+    ///
+    /// # Errors
+    /// It cannot be found, downloaded or is incomplete.
+    pub fn find(name: &str, progress: &dyn sources::Progress) -> Result<Base> {
+        let settings = sources::Settings::from_env();
+        let model = sources::model(name, &settings, progress)?;
+        let folder = std::path::absolute(&model.path)
+            .with_context(|| format!("cannot resolve {}", model.path.display()))?;
+        let path = folder.display().to_string();
+        let (pinned, for_peft) = match (model.origin, model.revision) {
+            (sources::Origin::Local, _) => (path.clone(), path),
+            (sources::Origin::Hub, revision) => {
+                let id = name.split('@').next().unwrap_or(name).to_owned();
+                (revision.map_or(id.clone(), |revision| format!("{id}@{revision}")), id)
+            }
+            (sources::Origin::Wheel, version) => {
+                let package = name.split("==").next().unwrap_or(name);
+                (version.map_or(name.to_owned(), |version| format!("{package}=={version}")), path)
+            }
+        };
+        Ok(Base { folder, pinned, for_peft })
+    }
+}
+
+/// Writes a fine-tuned model into an existing folder.
+///
+/// # Errors
+/// The file system refuses, or the base model's files changed.
+pub fn write(
+    folder: &Path,
+    backend: &Cpu,
+    model: &SequenceClassifier<Cpu>,
+    method: &Method,
+    base: &Base,
+    card: &Card,
+) -> Result<()> {
+    match method {
+        Method::Lora(lora) => {
+            peft::write_adapter(backend, model, lora, &base.for_peft, folder)?;
+        }
+        Method::Full => {
+            peft::write_tensors(&folder.join("model.safetensors"), &model.state(backend))?;
+        }
+    }
+    for name in TOKENIZER_FILES {
+        let source = base.folder.join(name);
+        if source.is_file() {
+            let bytes = std::fs::read(&source)
+                .with_context(|| format!("cannot read {}", source.display()))?;
+            durable::write(&folder.join(name), &bytes)?;
+        }
+    }
+    let config = classifier_config(base, model, card)?;
+    write_json(&folder.join("config.json"), &config)?;
+    write_json(&folder.join(CARD), card)
+}
+
+/// The base model's `config.json` as that of a classifier with these labels.
+fn classifier_config(base: &Base, model: &SequenceClassifier<Cpu>, card: &Card) -> Result<Value> {
+    let mut config: Value = read_json(&base.folder.join("config.json"))?;
+    let names = &card.labels.names;
+    let by_index: serde_json::Map<String, Value> =
+        names.iter().enumerate().map(|(i, name)| (i.to_string(), json!(name))).collect();
+    let by_name: serde_json::Map<String, Value> =
+        names.iter().enumerate().map(|(i, name)| (name.clone(), json!(i))).collect();
+    config["architectures"] = json!([model.family.architecture()]);
+    config["id2label"] = by_index.into();
+    config["label2id"] = by_name.into();
+    config["problem_type"] = json!("single_label_classification");
+    Ok(config)
+}
+
+/// A fine-tuned model ready to answer.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Our own part.
+    pub card: Card,
+    /// The network.
+    pub model: SequenceClassifier<Cpu>,
+    /// What runs it.
+    pub backend: Cpu,
+}
+
+/// The folder of a run's model: `RUN/best` (or `RUN/last`), or a model folder itself.
+///
+/// # Errors
+/// There is no model in it.
+pub fn locate(run: &Path, which: &str) -> Result<PathBuf> {
+    for folder in [run.join(which), run.to_path_buf()] {
+        if folder.join(CARD).is_file() {
+            return Ok(folder);
+        }
+    }
+    bail!("no fine-tuned model in {}: looked for {which}/{CARD} and {CARD} there", run.display())
+}
+
+/// Loads a fine-tuned model, and the base model under it.
+///
+/// # Errors
+/// A file is missing or damaged, or the base model cannot be found.
+pub fn load(
+    folder: &Path,
+    isa: Isa,
+    precision: Precision,
+    progress: &dyn sources::Progress,
+) -> Result<Loaded> {
+    let card: Card = read_json(&folder.join(CARD))?;
+    let backend = Cpu::new(isa, precision);
+    let labels = card.labels.names.len();
+    let model = if folder.join(peft::ADAPTER_CONFIG).is_file() {
+        let base = Base::find(&card.pretrained_model, progress)?;
+        let method = Method::Lora(peft::read_adapter_config(folder)?);
+        let mut model = SequenceClassifier::load(&backend, &base.folder, labels, &method, 0)?;
+        peft::read_adapter(&backend, &mut model, folder)?;
+        model
+    } else {
+        SequenceClassifier::load(&backend, folder, labels, &Method::Full, 0)?
+    };
+    Ok(Loaded { card, model, backend })
+}
+
+impl Loaded {
+    /// The tokenizer that travelled with the model.
+    ///
+    /// # Errors
+    /// It is missing or damaged.
+    pub fn tokenizer(&self, folder: &Path) -> Result<Tokenizer> {
+        Ok(Tokenizer::from_file(&folder.join("tokenizer.json"), self.card.max_length)?)
+    }
+}
+
+impl Card {
+    /// How labelled rows for this model are read.
+    pub fn data_config(&self) -> DataConfig {
+        DataConfig {
+            text_column: self.text_column.clone(),
+            label_column: self.label_column.clone(),
+            task: self.labels.task,
+            max_length: self.max_length,
+            ..DataConfig::default()
+        }
+    }
+}
+
+/// Writes JSON, atomically.
+///
+/// # Errors
+/// The file system refuses.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(durable::write(path, format!("{text}\n").as_bytes())?)
+}
+
+/// Reads JSON.
+///
+/// # Errors
+/// The file is missing or says something else.
+pub fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+}

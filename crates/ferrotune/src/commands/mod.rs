@@ -1,0 +1,5 @@
+//! One file per subcommand.
+
+pub mod predict;
+pub mod test;
+pub mod train;

@@ -1,0 +1,70 @@
+//! `ferrotune test RUN`: a trained model on its test split, or on a labelled file.
+
+use crate::artifact;
+use crate::cli::TestArguments;
+use crate::commands::train::split_files;
+use crate::config::{Config, PrecisionName};
+use crate::device::Device;
+use crate::evaluation::{Split, classes_of, evaluate};
+use crate::failure::{BeforeStart, Outcome};
+use crate::progress::Downloads;
+use crate::results::{self, Tested};
+use anyhow::{Context, Result, bail};
+use data::Example;
+
+/// Tokens computed at a time.
+const TOKEN_BUDGET: usize = 4096;
+
+/// Runs the command.
+pub fn run(arguments: &TestArguments) -> Outcome {
+    let folder = artifact::locate(&arguments.run, arguments.model.folder()).before_start()?;
+    let device = Device::new(None, PrecisionName::Auto).before_start()?;
+    let downloads = Downloads::default();
+    let loaded =
+        artifact::load(&folder, device.isa, device.precision, &downloads).before_start()?;
+    let examples = rows(arguments, &loaded.card).before_start()?;
+    let tokenizer = loaded.tokenizer(&folder).before_start()?;
+    let classes = classes_of(&loaded.card.labels);
+    let tested = device.run(|| -> Result<Tested> {
+        let texts: Vec<&str> = examples.iter().map(|e| e.text.as_str()).collect();
+        let labels = examples.iter().map(|e| e.label as u32).collect();
+        let split = Split::new(tokenizer.encode_batch(&texts)?, labels);
+        let evaluation = evaluate(&loaded.backend, &loaded.model, &split, classes, TOKEN_BUDGET);
+        Ok(Tested::new(evaluation, &split.labels, classes, 42))
+    })?;
+    if arguments.json {
+        let scores = &tested.evaluation.scores;
+        let json = serde_json::json!({
+            "rows": examples.len(),
+            "loss": tested.evaluation.loss,
+            "scores": scores,
+            "intervals": tested.intervals,
+        });
+        println!("{json}");
+    } else {
+        let models = [(format!("{} model", arguments.model.folder()), &tested)];
+        println!("{}", results::table(examples.len(), classes, &models));
+    }
+    Ok(())
+}
+
+fn rows(arguments: &TestArguments, card: &artifact::Card) -> Result<Vec<Example>> {
+    if let Some(file) = &arguments.file {
+        return Ok(data::load_split(&card.data_config(), file, &card.labels)?);
+    }
+    let config = arguments.run.join("config.toml");
+    if !config.is_file() {
+        bail!("{} is a model, not a run: name labelled rows with --file", arguments.run.display());
+    }
+    let mut config = Config::read(&config)?;
+    let files = split_files(&mut config, &Downloads::default())?;
+    let dataset = data::load(&config.data, &files, config.seed)?;
+    if dataset.test.is_empty() {
+        bail!("the run has no test rows: name labelled rows with --file");
+    }
+    if dataset.labels != card.labels {
+        return Err(anyhow::anyhow!("classes {:?} are not the model's", dataset.labels.names))
+            .context("the data changed since the run");
+    }
+    Ok(dataset.test)
+}

@@ -1,0 +1,409 @@
+//! `ferrotune train`: the main flow, top to bottom.
+//!
+//! config → data → tokens → packed batches → steps → epochs (validate, keep the best, checkpoint)
+//! → test the last and the best model → table and report.
+
+use crate::artifact::{self, Base, Card};
+use crate::cli::TrainArguments;
+use crate::config::Config;
+use crate::device::Device;
+use crate::evaluation::{Split, classes_of};
+use crate::failure::{BeforeStart, Failure, Outcome};
+use crate::interrupt::Interrupt;
+use crate::metrics::Classes;
+use crate::progress::{self, Downloads};
+use crate::recorder::Recorder;
+use crate::report;
+use crate::results::{self, Facts, Tested};
+use crate::run_folder::{self, RunFolder};
+use crate::trainer::{self, Trainer};
+use anyhow::{Context, Result, bail};
+use architectures::{Cpu, Method, SequenceClassifier, peft};
+use data::{DataReport, Dataset, SplitFiles, Tokenizer};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tracking::{RunInfo, Status};
+
+/// A run is checkpointed at the end of each epoch, and this often within one.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
+
+/// Runs the command.
+pub fn run(arguments: &TrainArguments) -> Outcome {
+    let started = Instant::now();
+    let interrupt = Interrupt::listen()?;
+    let resumed = match &arguments.resume {
+        Some(path) => Some(RunFolder::open(path).before_start()?),
+        None => None,
+    };
+    let mut config = match &resumed {
+        Some((_, config)) => config.clone(),
+        None => {
+            Config::resolve(arguments.config.as_deref(), std::env::vars(), &arguments.overrides())
+                .before_start()?
+        }
+    };
+    let device = Device::new(config.threads, config.precision).before_start()?;
+    let (prepared, mut trainer) =
+        device.run(|| Prepared::load(&mut config, &device)).before_start()?;
+    eprintln!("{}", prepared.data_report);
+
+    let (folder, recorder) = match resumed {
+        Some((folder, _)) => (folder, None),
+        None => {
+            let mut info =
+                RunInfo::new(config.tracking.experiment_name.as_deref().unwrap_or("Default"));
+            if let Some(name) = &config.name {
+                info.run_name = name.clone();
+            }
+            let name = format!("{}-{}", folder_name(&info.run_name), &info.run_id[..8]);
+            let folder = RunFolder::create(config.output_dir.join(name), &config).before_start()?;
+            let recorder = Recorder::create(&folder, &info, &config).before_start()?;
+            (folder, Some(recorder))
+        }
+    };
+    eprintln!("run folder: {}", folder.path().display());
+    let mut job = Job { config, device, prepared, folder, interrupt, started };
+    job.train_and_test(&mut trainer, recorder)
+}
+
+/// A run's name as part of a folder's.
+fn folder_name(name: &str) -> String {
+    let plain = |c: char| if c.is_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    name.chars().map(plain).collect()
+}
+
+/// Everything that is read before the first step.
+struct Prepared {
+    base: Base,
+    dataset: Dataset,
+    card: Card,
+    classes: Classes,
+    data_report: DataReport,
+    train: Split,
+    validation: Split,
+    test: Split,
+}
+
+impl Prepared {
+    /// Finds and reads data, tokenizer and model; pins names and paths in the configuration, so
+    /// that it reruns the same from anywhere.
+    fn load(config: &mut Config, device: &Device) -> Result<(Prepared, Trainer)> {
+        let downloads = Downloads::default();
+        let base = Base::find(&config.pretrained_model, &downloads)?;
+        config.pretrained_model = base.pinned.clone();
+        let files = split_files(config, &downloads)?;
+        config.output_dir = std::path::absolute(&config.output_dir)?;
+        let dataset = data::load(&config.data, &files, config.seed)?;
+        if dataset.validation.is_empty() {
+            bail!(
+                "no validation rows: give a validation file, or data.validation_fraction above 0"
+            );
+        }
+
+        let backend = Cpu::new(device.isa, device.precision);
+        let method = trainer::method(config);
+        let labels = dataset.labels.names.len();
+        let model = SequenceClassifier::load(&backend, &base.folder, labels, &method, config.seed)?;
+        let longest = model.family.max_length(&model.config);
+        if config.data.max_length > longest {
+            bail!(
+                "data.max_length is {}, but {} reads at most {longest} tokens",
+                config.data.max_length,
+                config.pretrained_model
+            );
+        }
+        let tokenizer_file = base.folder.join("tokenizer.json");
+        let tokenizer = Tokenizer::from_file(&tokenizer_file, config.data.max_length)?;
+        let highest = tokenizer.highest_id() as usize;
+        if highest >= model.config.vocab_size {
+            bail!(
+                "{} gives token id {highest}, but the model has {} embeddings",
+                tokenizer_file.display(),
+                model.config.vocab_size
+            );
+        }
+        let [train, validation, test] =
+            [&dataset.train, &dataset.validation, &dataset.test].map(|examples| {
+                let texts: Vec<&str> = examples.iter().map(|e| e.text.as_str()).collect();
+                let labels = examples.iter().map(|e| e.label as u32).collect();
+                tokenizer.encode_batch(&texts).map(|encoded| Split::new(encoded, labels))
+            });
+        let (train, validation, test) = (train?, validation?, test?);
+        let encoded = [&train, &validation, &test].map(|split| split.encoded.as_slice());
+        let data_report = DataReport::new(&dataset, encoded, config.data.max_length);
+        let card = Card {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pretrained_model: base.pinned.clone(),
+            labels: dataset.labels.clone(),
+            max_length: config.data.max_length,
+            text_column: config.data.text_column.clone(),
+            label_column: config.data.label_column.clone(),
+        };
+        let classes = classes_of(&dataset.labels);
+        let trainer = Trainer::new(backend, model, config, classes, &train)?;
+        let prepared =
+            Prepared { base, dataset, card, classes, data_report, train, validation, test };
+        Ok((prepared, trainer))
+    }
+}
+
+/// The files of each split, with the configuration's paths made absolute.
+pub fn split_files(config: &mut Config, progress: &dyn sources::Progress) -> Result<SplitFiles> {
+    let data = &mut config.data;
+    let mut files = SplitFiles::default();
+    if data.train_file.is_none() {
+        let name =
+            data.dataset.as_deref().context("neither data.dataset nor data.train_file is set")?;
+        let found = sources::dataset(name, &sources::Settings::from_env(), progress)?;
+        files = SplitFiles { train: found.train, validation: found.validation, test: found.test };
+        if Path::new(name).is_dir() {
+            data.dataset = Some(std::path::absolute(name)?.display().to_string());
+        }
+    }
+    for (file, split) in [
+        (&mut data.train_file, &mut files.train),
+        (&mut data.validation_file, &mut files.validation),
+        (&mut data.test_file, &mut files.test),
+    ] {
+        if let Some(path) = file {
+            *path = std::path::absolute(&*path)?;
+            *split = vec![path.clone()];
+        }
+    }
+    Ok(files)
+}
+
+/// A run under way.
+struct Job {
+    config: Config,
+    device: Device,
+    prepared: Prepared,
+    folder: RunFolder,
+    interrupt: Interrupt,
+    started: Instant,
+}
+
+/// Why the loop ended.
+enum End {
+    Finished(String),
+    Interrupted,
+}
+
+impl Job {
+    /// `recorder` is that of a new run; without it the run is resumed.
+    fn train_and_test(&mut self, trainer: &mut Trainer, recorder: Option<Recorder>) -> Outcome {
+        let mut recorder = match recorder {
+            Some(recorder) => recorder,
+            None => self.resume(trainer).before_start()?,
+        };
+        let outcome = self.train(trainer, &mut recorder).and_then(|end| match end {
+            End::Interrupted => Ok(None),
+            End::Finished(note) => self.test(trainer, &mut recorder, &note).map(Some),
+        });
+        let status = match &outcome {
+            Ok(Some(())) => Status::Finished,
+            Ok(None) => Status::Killed,
+            Err(_) => Status::Failed,
+        };
+        let finished = recorder.finish(status);
+        match outcome {
+            Ok(Some(())) => Ok(finished?),
+            Ok(None) => {
+                eprintln!("go on with: ferrotune train --resume {}", self.folder.path().display());
+                Err(Failure::Interrupted)
+            }
+            Err(error) => Err(Failure::Job(error)),
+        }
+    }
+
+    /// Puts the trainer where the last checkpoint was; at the start if there is none.
+    fn resume(&self, trainer: &mut Trainer) -> Result<Recorder> {
+        let last = self.folder.last();
+        if last.is_dir() {
+            let backend = &trainer.backend;
+            match trainer::method(&self.config) {
+                Method::Lora(_) => peft::read_adapter(backend, &mut trainer.model, &last)?,
+                Method::Full => peft::read_full(backend, &mut trainer.model, &last)?,
+            }
+            let parameters = &trainer.model.parameters;
+            let state = run_folder::read_state(&last, backend, &mut trainer.optimizer, parameters)?;
+            if state.config != trainer.state.config {
+                bail!(
+                    "the configuration in {} is not the one the checkpoint was trained with",
+                    self.folder.path().display()
+                );
+            }
+            if state.instruction_set != trainer.state.instruction_set {
+                tracing::warn!(
+                    "the run began on {} and goes on on {}: results may differ in rounding",
+                    state.instruction_set,
+                    trainer.state.instruction_set
+                );
+            }
+            trainer.state = state;
+        }
+        Recorder::reopen(&self.folder, &self.config, trainer.state.metric_position)
+    }
+
+    fn train(&mut self, trainer: &mut Trainer, recorder: &mut Recorder) -> Result<End> {
+        self.announce(trainer);
+        let steps_per_epoch = trainer.steps_per_epoch(&self.prepared.train);
+        let max_seconds = self.config.max_seconds()?;
+        let out_of_time = |trainer: &Trainer| {
+            max_seconds.is_some_and(|max| trainer.state.training_seconds >= max)
+        };
+        let mut saved = Instant::now();
+        loop {
+            if let Some(note) = self.finished(trainer, out_of_time(trainer)) {
+                return Ok(End::Finished(note));
+            }
+            let epoch = trainer.state.epoch + 1;
+            let epoch_started = Instant::now();
+            let bar =
+                progress::training(steps_per_epoch as u64).with_prefix(format!("epoch {epoch}"));
+            bar.set_position(trainer.state.step_in_epoch as u64);
+            while trainer.state.step_in_epoch < steps_per_epoch {
+                let step = self.device.run(|| trainer.step(&self.prepared.train))?;
+                recorder.step(trainer.state.step, &step)?;
+                let speed = trainer.state.tokens as f64 / trainer.state.training_seconds;
+                bar.set_message(format!("loss {:.4}  {speed:.0} tokens/s", step.loss));
+                bar.inc(1);
+                if self.interrupt.requested() {
+                    bar.finish_and_clear();
+                    self.checkpoint(trainer, recorder)?;
+                    return Ok(End::Interrupted);
+                }
+                if saved.elapsed() >= CHECKPOINT_EVERY {
+                    self.checkpoint(trainer, recorder)?;
+                    saved = Instant::now();
+                }
+                if out_of_time(trainer) {
+                    break;
+                }
+            }
+            bar.finish_and_clear();
+            let verdict = self.device.run(|| trainer.end_epoch(&self.prepared.validation));
+            let record = trainer.state.epochs.last().context("an epoch has just ended")?;
+            recorder.epoch(record)?;
+            let seconds = epoch_started.elapsed().as_secs_f64();
+            eprintln!("{}", results::epoch_line(record, verdict.best, seconds));
+            if verdict.best {
+                let Prepared { base, card, .. } = &self.prepared;
+                let method = trainer::method(&self.config);
+                durable::replace_folder(&self.folder.best(), |folder| {
+                    artifact::write(folder, &trainer.backend, &trainer.model, &method, base, card)
+                })?;
+            }
+            self.checkpoint(trainer, recorder)?;
+            saved = Instant::now();
+            if self.interrupt.requested() {
+                return Ok(End::Interrupted);
+            }
+        }
+    }
+
+    fn announce(&self, trainer: &Trainer) {
+        let model = &trainer.model;
+        let (trained, frozen) = (model.parameters.count(), model.frozen);
+        eprintln!(
+            "{}: {trained} of {} parameters trained; {} threads, {}, {}",
+            self.config.pretrained_model,
+            trained + frozen,
+            self.device.threads(),
+            self.device.isa,
+            self.device.precision_name()
+        );
+        if !model.newly_initialised.is_empty() {
+            eprintln!("new layers, trained and saved: {}", model.newly_initialised.join(", "));
+        }
+        if trainer.state.step > 0 {
+            eprintln!("resumed after step {}", trainer.state.step);
+        }
+    }
+
+    /// Why there is nothing more to train, if so.
+    fn finished(&self, trainer: &Trainer, out_of_time: bool) -> Option<String> {
+        let (state, early) = (&trainer.state, &self.config.early_stopping);
+        if out_of_time {
+            return Some(format!("training.max_time reached after epoch {}", state.epoch));
+        }
+        if early.patience > 0 && state.epochs_without_progress >= early.patience {
+            return Some(format!("early stopping after epoch {}", state.epoch));
+        }
+        (state.epoch >= self.config.training.max_epochs)
+            .then(|| format!("all {} epochs trained", state.epoch))
+    }
+
+    fn checkpoint(&self, trainer: &mut Trainer, recorder: &mut Recorder) -> Result<()> {
+        recorder.sync()?;
+        trainer.state.metric_position = recorder.position();
+        let Prepared { base, card, .. } = &self.prepared;
+        let Trainer { backend, model, optimizer, state, .. } = trainer;
+        let method = trainer::method(&self.config);
+        durable::replace_folder(&self.folder.last(), |folder| {
+            artifact::write(folder, backend, model, &method, base, card)?;
+            run_folder::write_state(folder, backend, state, optimizer, &model.parameters)
+        })
+    }
+
+    /// Tests the last and the best model, prints the table, writes the report.
+    fn test(&mut self, trainer: &mut Trainer, recorder: &mut Recorder, note: &str) -> Result<()> {
+        eprintln!("{note}");
+        let Prepared { dataset, classes, test, data_report, .. } = &self.prepared;
+        let tested = |trainer: &Trainer| {
+            self.device.run(|| {
+                let evaluation = trainer.evaluate(test);
+                Tested::new(evaluation, &test.labels, *classes, self.config.seed)
+            })
+        };
+        let last = tested(trainer);
+        let best_folder = self.folder.best();
+        match trainer::method(&self.config) {
+            Method::Lora(_) => {
+                peft::read_adapter(&trainer.backend, &mut trainer.model, &best_folder)?
+            }
+            Method::Full => peft::read_full(&trainer.backend, &mut trainer.model, &best_folder)?,
+        }
+        let best = tested(trainer);
+        let state = &trainer.state;
+        let best_epoch = state.best.map_or(state.epoch, |(epoch, _)| epoch);
+        if test.rows() > 0 {
+            recorder.test("Last_Test_", state.epoch, &last.evaluation)?;
+            recorder.test("Test_", best_epoch, &best.evaluation)?;
+            let models = [
+                (format!("best model (epoch {best_epoch})"), &best),
+                (format!("last model (epoch {})", state.epoch), &last),
+            ];
+            println!("{}", results::table(test.rows(), *classes, &models));
+        } else {
+            eprintln!("no test rows: nothing was tested");
+        }
+        let run_name = recorder.info().run_name.clone();
+        let facts = Facts {
+            run_name: &run_name,
+            config: &self.config,
+            labels: &dataset.labels,
+            classes: *classes,
+            data: data_report,
+            test: &dataset.test,
+            steps: recorder.steps()?,
+            parameters: (
+                trainer.model.parameters.count(),
+                trainer.model.parameters.count() + trainer.model.frozen,
+                &trainer.model.newly_initialised,
+            ),
+            device: &self.device,
+            seconds: self.started.elapsed().as_secs_f64(),
+            note,
+        };
+        let content = results::report(&facts, state, &best, &last);
+        let (html, markdown) =
+            (self.folder.path().join("report.html"), self.folder.path().join("report.md"));
+        durable::write(&html, report::html(&content)?.as_bytes())?;
+        durable::write(&markdown, report::markdown(&content).as_bytes())?;
+        recorder.artifact(&html, "")?;
+        recorder.artifact(&best_folder, "best")?;
+        eprintln!("report: {}", html.display());
+        Ok(())
+    }
+}

@@ -1,0 +1,432 @@
+//! The configuration: one TOML tree. Layers, later ones winning: defaults (the reference recipe) <
+//! file < environment (`FERROTUNE__SECTION__KEY`) < command line (`--set section.key=value` and
+//! named flags). Unknown keys are refused with the nearest known one.
+
+use anyhow::{Context, Result, anyhow, bail};
+use architectures::LoraConfig;
+use data::DataConfig;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// Everything that decides a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Hub id (`roberta-base`, `org/name@revision`), local folder, or `pypi:PACKAGE[==VERSION]`.
+    pub pretrained_model: String,
+    /// Name of the run; a random one by default.
+    pub name: Option<String>,
+    /// Shown as the run's description.
+    pub description: Option<String>,
+    /// Where run folders are made.
+    pub output_dir: PathBuf,
+    /// Decides initial weights, data order and dropout.
+    pub seed: u64,
+    /// `lora`, or `full` to train every weight.
+    pub method: MethodName,
+    /// `auto` (bf16-mixed where the processor has bf16 products), `32-true` or `bf16-mixed`.
+    pub precision: PrecisionName,
+    /// Threads; by default one per core. Does not change the result.
+    pub threads: Option<usize>,
+    /// Where rows come from.
+    pub data: DataConfig,
+    /// Adapters, with `method = "lora"`.
+    pub lora: LoraConfig,
+    /// The loop.
+    pub training: TrainingConfig,
+    /// When to stop, and which model is the best.
+    pub early_stopping: EarlyStoppingConfig,
+    /// Where the run is recorded besides its folder.
+    pub tracking: TrackingConfig,
+}
+
+/// How the pretrained model is fine-tuned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MethodName {
+    /// Adapters on a frozen encoder.
+    Lora,
+    /// Every weight.
+    Full,
+}
+
+/// Precision of the large products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PrecisionName {
+    /// What the processor does best.
+    #[serde(rename = "auto")]
+    Auto,
+    /// f32 throughout.
+    #[serde(rename = "32-true")]
+    True32,
+    /// bf16 inputs, f32 sums.
+    #[serde(rename = "bf16-mixed")]
+    Bf16Mixed,
+}
+
+/// The training loop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainingConfig {
+    /// Passes over the training rows, at most.
+    pub max_epochs: usize,
+    /// Stop after this time in steps: `90s`, `30m`, `1h30m`. The schedule is not shortened by it.
+    pub max_time: Option<String>,
+    /// Examples per batch.
+    pub batch_size: usize,
+    /// Batches per optimizer step; the loss is averaged over all their examples.
+    pub gradient_accumulation_steps: usize,
+    /// Tokens computed at a time: bounds memory, does not change what is learned.
+    pub tokens_per_micro_batch: usize,
+    /// AdamW's learning rate, at its highest.
+    pub learning_rate: f64,
+    /// `constant`, `linear` or `cosine`, after the warm-up.
+    pub lr_scheduler_type: SchedulerType,
+    /// Share of all steps in which the learning rate rises from 0.
+    pub warmup_ratio: f64,
+    /// AdamW's decoupled weight decay; biases and LayerNorms are spared.
+    pub weight_decay: f64,
+    /// Gradients are scaled down to this norm; 0 switches it off.
+    pub max_grad_norm: f64,
+    /// `none`, `balanced`, or one weight per class.
+    pub class_weights: ClassWeights,
+}
+
+/// Course of the learning rate after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SchedulerType {
+    /// Stays.
+    Constant,
+    /// Falls to 0 in a line.
+    Linear,
+    /// Falls to 0 in half a cosine.
+    Cosine,
+}
+
+/// Weights of the classes in the loss.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ClassWeights {
+    /// A rule.
+    Named(ClassWeighting),
+    /// One weight per class, by index.
+    Given(Vec<f32>),
+}
+
+/// A rule for class weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassWeighting {
+    /// All 1.
+    None,
+    /// Inversely proportional to the class's rows.
+    Balanced,
+}
+
+/// When to stop, and which model is the best.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EarlyStoppingConfig {
+    /// Validation metric: `f1`, `loss`, `accuracy`, `precision`, `recall`, `average_precision`.
+    pub metric: SelectionMetric,
+    /// Smaller gains do not count as progress.
+    pub min_delta: f64,
+    /// Epochs without progress before training stops; 0 never stops early.
+    pub patience: usize,
+}
+
+/// What the best model is best at, on the validation split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SelectionMetric {
+    /// F1 of the positive class; macro-F1 for more than two classes.
+    F1,
+    /// Mean loss; lower is better.
+    Loss,
+    /// Share of right answers.
+    Accuracy,
+    /// Precision.
+    Precision,
+    /// Recall.
+    Recall,
+    /// Average precision; binary only.
+    AveragePrecision,
+}
+
+/// Where the run is recorded besides its folder.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrackingConfig {
+    /// `file:FOLDER` writes MLflow's file store there.
+    pub uri: Option<String>,
+    /// MLflow experiment; `Default` by default.
+    pub experiment_name: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            pretrained_model: "roberta-base".to_owned(),
+            name: None,
+            description: None,
+            output_dir: "runs".into(),
+            seed: 42,
+            method: MethodName::Lora,
+            precision: PrecisionName::Auto,
+            threads: None,
+            data: DataConfig::default(),
+            lora: LoraConfig::default(),
+            training: TrainingConfig::default(),
+            early_stopping: EarlyStoppingConfig::default(),
+            tracking: TrackingConfig::default(),
+        }
+    }
+}
+
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        TrainingConfig {
+            max_epochs: 10,
+            max_time: None,
+            batch_size: 256,
+            gradient_accumulation_steps: 1,
+            tokens_per_micro_batch: 2048,
+            learning_rate: 2e-4,
+            lr_scheduler_type: SchedulerType::Constant,
+            warmup_ratio: 0.0,
+            weight_decay: 0.01,
+            max_grad_norm: 1.0,
+            class_weights: ClassWeights::Named(ClassWeighting::None),
+        }
+    }
+}
+
+impl Default for EarlyStoppingConfig {
+    fn default() -> Self {
+        EarlyStoppingConfig { metric: SelectionMetric::F1, min_delta: 0.005, patience: 4 }
+    }
+}
+
+/// Prefix of environment variables that set a key: `FERROTUNE__TRAINING__MAX_EPOCHS=3`.
+const VARIABLE_PREFIX: &str = "FERROTUNE__";
+
+impl Config {
+    /// The configuration from all layers, checked. `overrides` are `section.key=value`.
+    ///
+    /// # Errors
+    /// An unreadable file, an unknown key, a value of the wrong type or out of range.
+    pub fn resolve(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+        overrides: &[String],
+    ) -> Result<Config> {
+        let mut tree = match file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read the configuration {}", path.display()))?;
+                text.parse::<Table>().with_context(|| format!("{} is not TOML", path.display()))?
+            }
+            None => Table::new(),
+        };
+        let mut variables: Vec<_> = environment
+            .filter_map(|(name, value)| {
+                let key = name.strip_prefix(VARIABLE_PREFIX)?.to_lowercase().replace("__", ".");
+                Some((key, value))
+            })
+            .collect();
+        variables.sort();
+        for (key, value) in variables {
+            set(&mut tree, &key, &value)?;
+        }
+        for assignment in overrides {
+            let (key, value) = assignment
+                .split_once('=')
+                .with_context(|| format!("`{assignment}` is not of the form key=value"))?;
+            set(&mut tree, key.trim(), value.trim())?;
+        }
+        let config = parse(tree)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The configuration that a run was started with.
+    ///
+    /// # Errors
+    /// The file cannot be read or was edited into something invalid.
+    pub fn read(path: &Path) -> Result<Config> {
+        Config::resolve(Some(path), std::iter::empty(), &[])
+    }
+
+    /// As TOML.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("a configuration is plain data")
+    }
+
+    fn check(&self) -> Result<()> {
+        let t = &self.training;
+        let positive = [
+            ("training.max_epochs", t.max_epochs),
+            ("training.batch_size", t.batch_size),
+            ("training.gradient_accumulation_steps", t.gradient_accumulation_steps),
+            ("training.tokens_per_micro_batch", t.tokens_per_micro_batch),
+            ("threads", self.threads.unwrap_or(1)),
+        ];
+        for (key, value) in positive {
+            if value == 0 {
+                bail!("{key} is 0, but must be at least 1");
+            }
+        }
+        if !(t.learning_rate.is_finite() && t.learning_rate > 0.0) {
+            bail!("training.learning_rate is {}, but must be positive", t.learning_rate);
+        }
+        for (key, value) in [
+            ("training.weight_decay", t.weight_decay),
+            ("training.max_grad_norm", t.max_grad_norm),
+            ("early_stopping.min_delta", self.early_stopping.min_delta),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                bail!("{key} is {value}, but must be 0 or more");
+            }
+        }
+        if !(0.0..1.0).contains(&t.warmup_ratio) {
+            bail!("training.warmup_ratio is {}, but must be in 0..1", t.warmup_ratio);
+        }
+        if let ClassWeights::Given(weights) = &t.class_weights
+            && weights.iter().any(|w| !(w.is_finite() && *w > 0.0))
+        {
+            bail!("training.class_weights is {weights:?}, but every weight must be positive");
+        }
+        self.max_seconds()?;
+        self.lora.check()?;
+        self.data.check()?;
+        Ok(())
+    }
+
+    /// `training.max_time` in seconds.
+    ///
+    /// # Errors
+    /// It is no time, or none at all.
+    pub fn max_seconds(&self) -> Result<Option<f64>> {
+        let Some(text) = &self.training.max_time else { return Ok(None) };
+        match humantime::parse_duration(text) {
+            Ok(time) if !time.is_zero() => Ok(Some(time.as_secs_f64())),
+            _ => bail!("training.max_time is `{text}`, but must be like 90s, 30m or 1h30m"),
+        }
+    }
+}
+
+/// Sets `a.b.c` to a TOML value, or to the text itself where it is none.
+fn set(tree: &mut Table, key: &str, text: &str) -> Result<()> {
+    let value = format!("x = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut table| table.remove("x"))
+        .unwrap_or_else(|| Value::String(text.to_owned()));
+    let mut path: Vec<&str> = key.split('.').collect();
+    let last = path.pop().unwrap_or_default();
+    let mut table = tree;
+    for part in path {
+        table = table
+            .entry(part)
+            .or_insert_with(|| Value::Table(Table::new()))
+            .as_table_mut()
+            .with_context(|| format!("`{key}`: `{part}` is a value, not a section"))?;
+    }
+    table.insert(last.to_owned(), value);
+    Ok(())
+}
+
+fn parse(tree: Table) -> Result<Config> {
+    serde_path_to_error::deserialize(Value::Table(tree)).map_err(|error| {
+        let path = error.path().to_string();
+        let text = error.inner().to_string();
+        let text = text.trim();
+        match nearest(text) {
+            Some((unknown, known)) => {
+                anyhow!("unknown configuration key `{path}`: {unknown} (did you mean `{known}`?)")
+            }
+            None => anyhow!("configuration key `{path}`: {text}"),
+        }
+    })
+}
+
+/// From serde's "unknown field `x`, expected one of `a`, `b`": what is unknown, and the most
+/// similar of the expected.
+fn nearest(text: &str) -> Option<(String, String)> {
+    let rest = text.strip_prefix("unknown field `")?;
+    let (unknown, rest) = rest.split_once('`')?;
+    let known = rest.split('`').skip(1).step_by(2);
+    let similarity = |name: &&str| (strsim::jaro_winkler(name, unknown) * 1e6) as u64;
+    let best = known.max_by_key(similarity)?;
+    Some((format!("there is no `{unknown}`"), best.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(overrides: &[&str]) -> Result<Config> {
+        let overrides: Vec<String> = overrides.iter().map(|&s| s.to_owned()).collect();
+        Config::resolve(None, std::iter::empty(), &overrides)
+    }
+
+    #[test]
+    fn the_default_is_the_reference_recipe_and_round_trips() {
+        let config = resolve(&[]).unwrap();
+        assert_eq!(config, Config::default());
+        assert_eq!((config.lora.r, config.lora.alpha, config.training.batch_size), (8, 32.0, 256));
+        let again: Config = parse(config.to_toml().parse().unwrap()).unwrap();
+        assert_eq!(again, config);
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let environment = [("FERROTUNE__TRAINING__MAX_EPOCHS", "3"), ("FERROTUNE_ISA", "scalar")];
+        let environment = environment.map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let config = Config::resolve(
+            None,
+            environment.clone().into_iter(),
+            &["lora.target_modules=all-linear".to_owned()],
+        )
+        .unwrap();
+        assert_eq!(config.training.max_epochs, 3);
+        assert!(matches!(config.lora.target_modules, architectures::TargetModules::Keyword(_)));
+        let overrides = ["training.max_epochs=5".to_owned()];
+        let config = Config::resolve(None, environment.into_iter(), &overrides).unwrap();
+        assert_eq!(config.training.max_epochs, 5);
+    }
+
+    #[test]
+    fn unknown_keys_name_the_nearest_known_one() {
+        let error = resolve(&["training.learnig_rate=1"]).unwrap_err().to_string();
+        assert!(error.contains("training") && error.contains("`learning_rate`"), "{error}");
+        let error = resolve(&["pretrained=x"]).unwrap_err().to_string();
+        assert!(error.contains("`pretrained_model`"), "{error}");
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for (assignment, expected) in [
+            ("lora.r=0", "lora.r is 0"),
+            ("training.learning_rate=0", "training.learning_rate is 0"),
+            ("training.batch_size=0", "training.batch_size is 0"),
+            ("training.batch_size=-1", "training.batch_size"),
+            ("training.max_time=soon", "training.max_time is `soon`"),
+            ("training.class_weights=[0.0, 1.0]", "every weight must be positive"),
+            ("precision=fp8", "precision"),
+        ] {
+            let error = resolve(&[assignment]).unwrap_err().to_string();
+            assert!(error.contains(expected), "{assignment}: {error}");
+        }
+    }
+
+    #[test]
+    fn times_are_read() {
+        for (text, seconds) in [("90s", 90.0), ("30m", 1800.0), ("1h30m", 5400.0)] {
+            let config = resolve(&[&format!("training.max_time=\"{text}\"")]).unwrap();
+            assert_eq!(config.max_seconds().unwrap(), Some(seconds));
+        }
+    }
+}

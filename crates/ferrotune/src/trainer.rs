@@ -1,0 +1,324 @@
+//! One optimizer step, one epoch's bookkeeping, and the state that makes a resumed run equal to an
+//! uninterrupted one. Randomness is a function of (seed, epoch, step), so no generator is stored.
+
+use crate::config::{ClassWeighting, ClassWeights, Config, MethodName, SelectionMetric};
+use crate::evaluation::{Evaluation, Split, evaluate, predicted};
+use crate::metrics::{self, Classes, Scores};
+use crate::schedule::Schedule;
+use anyhow::{Result, bail};
+use architectures::{
+    AdamWSettings, Backend, Batch, Cpu, Method, Optimizer, Pass, SequenceClassifier,
+};
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+
+/// Where a run stands; saved with every checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// Epochs finished.
+    pub epoch: usize,
+    /// Optimizer steps taken of the next epoch.
+    pub step_in_epoch: usize,
+    /// Figures of the epoch that is under way.
+    pub running: Running,
+    /// Figures of the epochs finished.
+    pub epochs: Vec<EpochRecord>,
+    /// The best epoch (from 1) and its value of the selection metric.
+    pub best: Option<(usize, f64)>,
+    /// The value that early stopping compares with.
+    pub reference: Option<f64>,
+    /// Epochs since it last improved by more than `min_delta`.
+    pub epochs_without_progress: usize,
+    /// Metric points recorded.
+    pub metric_position: u64,
+    /// Seconds spent in steps.
+    pub training_seconds: f64,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// The configuration; a run is not resumed with another one.
+    pub config: String,
+    /// The instruction set.
+    pub instruction_set: String,
+}
+
+/// Sums over the steps of an epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Running {
+    /// Weighted sum of losses.
+    pub loss: f64,
+    /// Sum of their weights.
+    pub weight: f64,
+    /// Answers while training, by truth and prediction.
+    pub confusion: Vec<Vec<u64>>,
+}
+
+/// Figures of one finished epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// From 1.
+    pub epoch: usize,
+    /// Mean training loss.
+    pub train_loss: f64,
+    /// Figures of the answers given while training, dropout on.
+    pub train: Scores,
+    /// Mean validation loss.
+    pub validation_loss: f64,
+    /// Figures of the whole validation split.
+    pub validation: Scores,
+}
+
+/// What one optimizer step did.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Mean loss of its examples.
+    pub loss: f64,
+    /// Norm of the gradients before clipping.
+    pub gradient_norm: f64,
+    /// Learning rate it took.
+    pub learning_rate: f64,
+}
+
+/// What an epoch's end decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// This epoch's model is the best so far.
+    pub best: bool,
+    /// Patience is at its end.
+    pub stop: bool,
+}
+
+/// A network, its optimizer and where they stand.
+#[derive(Debug)]
+pub struct Trainer {
+    /// What runs the network.
+    pub backend: Cpu,
+    /// The network.
+    pub model: SequenceClassifier<Cpu>,
+    /// Its optimizer.
+    pub optimizer: Optimizer<Cpu>,
+    /// Where the run stands.
+    pub state: TrainerState,
+    config: Config,
+    schedule: Schedule,
+    /// One weight per class, or none.
+    class_weights: Vec<f32>,
+    classes: Classes,
+    order: Vec<u32>,
+}
+
+/// The method that a configuration asks for.
+pub fn method(config: &Config) -> Method {
+    match config.method {
+        MethodName::Full => Method::Full,
+        MethodName::Lora => Method::Lora(config.lora.clone()),
+    }
+}
+
+impl Trainer {
+    /// At the start of a run.
+    ///
+    /// # Errors
+    /// The class weights do not fit the classes.
+    pub fn new(
+        backend: Cpu,
+        model: SequenceClassifier<Cpu>,
+        config: &Config,
+        classes: Classes,
+        train: &Split,
+    ) -> Result<Trainer> {
+        let t = &config.training;
+        let class_weights = match &t.class_weights {
+            ClassWeights::Named(ClassWeighting::None) => Vec::new(),
+            ClassWeights::Named(ClassWeighting::Balanced) => {
+                let mut counts = vec![0; classes.count()];
+                train.labels.iter().for_each(|&label| counts[label as usize] += 1);
+                metrics::class_weights(&counts)
+            }
+            ClassWeights::Given(weights) if weights.len() == classes.count() => weights.clone(),
+            ClassWeights::Given(weights) => bail!(
+                "training.class_weights has {} weights, but there are {} classes",
+                weights.len(),
+                classes.count()
+            ),
+        };
+        let steps_per_epoch = train.rows().div_ceil(step_size(config)) as u64;
+        let total_steps = steps_per_epoch * t.max_epochs as u64;
+        let schedule = Schedule {
+            learning_rate: t.learning_rate,
+            kind: t.lr_scheduler_type,
+            warmup_steps: (t.warmup_ratio * total_steps as f64).ceil() as u64,
+            total_steps,
+        };
+        let settings = AdamWSettings {
+            weight_decay: t.weight_decay,
+            max_grad_norm: (t.max_grad_norm > 0.0).then_some(t.max_grad_norm),
+            ..AdamWSettings::default()
+        };
+        let optimizer = Optimizer::new(&backend, &model.parameters, settings);
+        let state = TrainerState {
+            config: config.to_toml(),
+            instruction_set: backend.isa().to_string(),
+            ..TrainerState::default()
+        };
+        Ok(Trainer {
+            backend,
+            model,
+            optimizer,
+            state,
+            config: config.clone(),
+            schedule,
+            class_weights,
+            classes,
+            order: Vec::new(),
+        })
+    }
+
+    /// Optimizer steps in an epoch.
+    pub fn steps_per_epoch(&self, train: &Split) -> usize {
+        train.rows().div_ceil(step_size(&self.config))
+    }
+
+    /// Takes the next step of the epoch that is under way.
+    ///
+    /// # Errors
+    /// The loss or a gradient is not finite.
+    pub fn step(&mut self, train: &Split) -> Result<Step> {
+        let started = Instant::now();
+        let size = step_size(&self.config);
+        if self.order.is_empty() || self.state.step_in_epoch == 0 {
+            let (epoch, rows) = (self.state.epoch as u64, train.rows() as u32);
+            self.order = data::epoch_order(self.config.seed, epoch, rows);
+        }
+        let first = self.state.step_in_epoch * size;
+        let rows = self.order[first..(first + size).min(self.order.len())].to_vec();
+        let weight_of = |label: u32| self.class_weights.get(label as usize).copied().unwrap_or(1.0);
+        let total_weight: f32 = rows.iter().map(|&r| weight_of(train.labels[r as usize])).sum();
+
+        self.model.parameters.clear_gradients(&self.backend);
+        let mut pass = Pass {
+            dropout: true,
+            seed: self.config.seed,
+            step: self.state.step as u32,
+            first_token: 0,
+            first_sequence: 0,
+        };
+        let mut loss = 0.0;
+        let budget = self.config.training.tokens_per_micro_batch;
+        for part in data::micro_batches(&rows, &train.lengths, budget) {
+            loss += self.micro_batch(train, &part, &pass, total_weight);
+            pass.first_token += part.iter().map(|&r| train.lengths[r as usize]).sum::<u32>();
+            pass.first_sequence += part.len() as u32;
+        }
+        let learning_rate = self.schedule.at(self.state.step);
+        let Trainer { backend, model, optimizer, .. } = self;
+        let gradient_norm = optimizer.step(backend, &mut model.parameters, learning_rate);
+        let mean = loss / f64::from(total_weight);
+        if !(mean.is_finite() && gradient_norm.is_finite()) {
+            self.refuse_infinite(mean, gradient_norm)?;
+        }
+        let state = &mut self.state;
+        state.running.loss += loss;
+        state.running.weight += f64::from(total_weight);
+        state.step += 1;
+        state.step_in_epoch += 1;
+        state.tokens += u64::from(pass.first_token);
+        state.training_seconds += started.elapsed().as_secs_f64();
+        Ok(Step { loss: mean, gradient_norm, learning_rate })
+    }
+
+    /// Forward, loss, backward of a part of a step's examples; returns their weighted loss.
+    fn micro_batch(&mut self, train: &Split, rows: &[u32], pass: &Pass, total_weight: f32) -> f64 {
+        let backend = &self.backend;
+        let packed = data::pack(&train.encoded, &train.labels, rows);
+        let batch = Batch::new(backend, &packed.ids, &packed.cu_seqlens);
+        let (logits, saved) = self.model.forward(backend, pass, &batch);
+        let labels = backend.indices(packed.labels);
+        let (loss, dlogits) =
+            backend.cross_entropy(&logits, &labels, &self.class_weights, total_weight);
+        self.model.backward(backend, pass, &batch, saved, &dlogits);
+        let classes = self.model.labels;
+        let confusion = &mut self.state.running.confusion;
+        confusion.resize(classes, vec![0; classes]);
+        for (logits, label) in backend.download(&logits).chunks(classes).zip(labels) {
+            confusion[label as usize][predicted(logits)] += 1;
+        }
+        loss
+    }
+
+    fn refuse_infinite(&self, loss: f64, norm: f64) -> Result<()> {
+        let culprit = self
+            .model
+            .parameters
+            .iter()
+            .find(|p| !self.backend.sum_of_squares(&p.gradient).is_finite());
+        let culprit = culprit.map_or("no single tensor", |p| p.name.as_str());
+        bail!(
+            "training diverged at step {}: loss {loss}, gradient norm {norm}, first in {culprit}; \
+             a lower learning rate (now {}) may help",
+            self.state.step + 1,
+            self.config.training.learning_rate
+        )
+    }
+
+    /// Ends an epoch: evaluates on the validation split, keeps its figures, and decides.
+    pub fn end_epoch(&mut self, validation: &Split) -> Verdict {
+        let evaluation = self.evaluate(validation);
+        let running = std::mem::take(&mut self.state.running);
+        self.state.epoch += 1;
+        self.state.step_in_epoch = 0;
+        let value = selection_value(&self.config, &evaluation);
+        self.state.epochs.push(EpochRecord {
+            epoch: self.state.epoch,
+            train_loss: running.loss / running.weight,
+            train: metrics::scores_of_confusion(running.confusion, self.classes),
+            validation_loss: evaluation.loss,
+            validation: evaluation.scores,
+        });
+        self.judge(value)
+    }
+
+    /// The model as it is now on a whole split.
+    pub fn evaluate(&self, split: &Split) -> Evaluation {
+        let budget = self.config.training.tokens_per_micro_batch;
+        evaluate(&self.backend, &self.model, split, self.classes, budget)
+    }
+
+    /// `value` is the higher the better.
+    fn judge(&mut self, value: f64) -> Verdict {
+        let early = &self.config.early_stopping;
+        let state = &mut self.state;
+        let best = state.best.is_none_or(|(_, best)| value > best);
+        if best {
+            state.best = Some((state.epoch, value));
+        }
+        if state.reference.is_none_or(|reference| value > reference + early.min_delta) {
+            state.reference = Some(value);
+            state.epochs_without_progress = 0;
+        } else {
+            state.epochs_without_progress += 1;
+        }
+        let stop = early.patience > 0 && state.epochs_without_progress >= early.patience;
+        Verdict { best, stop }
+    }
+}
+
+/// Examples per optimizer step.
+fn step_size(config: &Config) -> usize {
+    config.training.batch_size * config.training.gradient_accumulation_steps
+}
+
+/// The selection metric, signed so that higher is better; NaN counts as the worst.
+fn selection_value(config: &Config, evaluation: &Evaluation) -> f64 {
+    let scores = &evaluation.scores;
+    let value = match config.early_stopping.metric {
+        SelectionMetric::F1 => scores.f1,
+        SelectionMetric::Loss => -evaluation.loss,
+        SelectionMetric::Accuracy => scores.accuracy,
+        SelectionMetric::Precision => scores.precision,
+        SelectionMetric::Recall => scores.recall,
+        SelectionMetric::AveragePrecision => scores.average_precision.unwrap_or(f64::NAN),
+    };
+    if value.is_nan() { f64::MIN } else { value }
+}
