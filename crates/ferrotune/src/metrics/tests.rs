@@ -4,6 +4,7 @@
 //! `precision_recall_curve(.., drop_intermediate=True)`, `compute_class_weight("balanced", ..)`.
 use proptest::prelude::*;
 
+use super::curve::CURVE_POINTS;
 use super::*;
 
 fn two(positive: &[f32]) -> Vec<f32> {

@@ -8,10 +8,8 @@ use super::view::{MISSING, View};
 pub(super) fn write(view: &View) -> String {
     let report = view.report;
     let mut out = format!("# {}\n\n", text(&report.run_name));
-    let note = if report.status_note.is_empty() { "" } else { ": " };
-    let status = format!("{}{note}{}", view.status, report.status_note);
     for (name, value) in [
-        ("Status", &status),
+        ("Ended by", &report.ending),
         ("Date", &report.date),
         ("Model", &report.model),
         ("Method", &report.method),

@@ -27,10 +27,8 @@ pub struct Report {
     pub task: String,
     /// When the run ended, as it is to be read.
     pub date: String,
-    /// How the run ended.
-    pub status: Status,
-    /// Why it ended so: "early stopping after epoch 7". May be empty.
-    pub status_note: String,
+    /// Why training ended: "early stopping after epoch 7".
+    pub ending: String,
     /// The epoch whose model is the best one.
     pub best_epoch: Option<u32>,
     /// The validation metric that chose it.
@@ -51,18 +49,6 @@ pub struct Report {
     pub environment: Environment,
     /// The resolved configuration, as TOML.
     pub config: String,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub enum Status {
-    /// It did all it was asked to.
-    #[default]
-    Finished,
-    /// A signal or the time limit stopped it; it can be resumed.
-    Interrupted,
-    /// An error ended it.
-    Failed,
 }
 
 /// Figures of one whole test split.

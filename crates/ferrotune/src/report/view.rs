@@ -2,7 +2,7 @@
 use serde::Serialize;
 
 use super::curves::{self, Curve};
-use super::{Confusion, Data, Epoch, Estimate, Report, Status, Test, chart};
+use super::{Confusion, Data, Epoch, Estimate, Report, Test, chart};
 
 /// Longer texts are folded, and these much longer ones cut.
 const FOLDED: usize = 220;
@@ -13,8 +13,6 @@ pub(super) const MISSING: &str = "–";
 #[derive(Serialize)]
 pub(super) struct View<'a> {
     pub(super) report: &'a Report,
-    pub(super) status: &'static str,
-    pub(super) status_sign: &'static str,
     pub(super) best_epoch: Option<String>,
     pub(super) last_epoch: Option<String>,
     pub(super) scores: Vec<ScoreView<'a>>,
@@ -98,18 +96,11 @@ pub(super) struct Share {
 
 impl<'a> View<'a> {
     pub(super) fn of(report: &'a Report) -> View<'a> {
-        let (status, status_sign) = match report.status {
-            Status::Finished => ("Finished", "✓"),
-            Status::Interrupted => ("Interrupted", "‖"),
-            Status::Failed => ("Failed", "✕"),
-        };
         let test = report.test.as_ref();
         let (scores, interval_scale) = scores(test);
         let shown = test.map_or(0, |t| t.mistakes.len() as u64);
         View {
             report,
-            status,
-            status_sign,
             best_epoch: report.best_epoch.map(|e| format!("epoch {e}")),
             last_epoch: report.epochs.last().map(|e| format!("epoch {}", e.epoch)),
             scores,
