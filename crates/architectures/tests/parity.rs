@@ -1,5 +1,6 @@
 //! Transformers and PEFT as the oracle: logits, loss, every gradient and ten AdamW steps, replayed
 //! from fixtures that `tests/parity/fixtures.py` made.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use architectures::{
     AdamWSettings, Backend, Batch, Checkpoint, Cpu, Isa, LoraConfig, Method, Optimizer, Pass,

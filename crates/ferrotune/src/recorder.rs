@@ -19,30 +19,33 @@ const STEP_LEARNING_RATE: &str = "Learning_Rate";
 pub struct Recorder(Run);
 
 impl Recorder {
-    /// A new run.
+    /// The record of a run, with its history cut after `position` points. A folder that has none,
+    /// because the run is new or was killed before its first record, gets one that says `info`.
     ///
     /// # Errors
-    /// The folder or the store cannot be written.
-    pub fn create(folder: &RunFolder, info: &RunInfo, config: &Config) -> Result<Recorder> {
-        let mut run = Run::new(RunRecord::create(folder.path(), info)?);
-        follow(&mut run, info, config)?;
+    /// The record is damaged, or the folder or the store cannot be written.
+    pub fn open(
+        folder: &RunFolder,
+        config: &Config,
+        info: &RunInfo,
+        position: u64,
+    ) -> Result<Recorder> {
+        let record = if RunRecord::exists(folder.path()) {
+            RunRecord::open(folder.path())?
+        } else {
+            RunRecord::create(folder.path(), info)?
+        };
+        let info = record.info().clone();
+        let mut run = Run::new(record);
+        if let Some(uri) = &config.tracking.uri {
+            run.follow(uri, Box::new(FileStore::open_uri(uri, &info)?))?;
+        }
+        run.rewind_to(position)?;
         let here = std::env::current_dir()?;
         let description = config.description.as_deref();
-        run.set_tags(&standard_tags(info, "ferrotune train", description, &here))?;
+        run.set_tags(&standard_tags(&info, "ferrotune train", description, &here))?;
         run.log_params(&params(config))?;
         run.sync()?;
-        Ok(Recorder(run))
-    }
-
-    /// An earlier run, whose history is cut after `position` points.
-    ///
-    /// # Errors
-    /// The record is damaged, or the store cannot be written.
-    pub fn reopen(folder: &RunFolder, config: &Config, position: u64) -> Result<Recorder> {
-        let mut run = Run::new(RunRecord::open(folder.path())?);
-        let info = run.record().info().clone();
-        follow(&mut run, &info, config)?;
-        run.rewind_to(position)?;
         Ok(Recorder(run))
     }
 
@@ -158,14 +161,6 @@ impl Recorder {
     pub fn finish(&mut self, status: Status) -> Result<()> {
         Ok(self.0.finish(status, now_ms())?)
     }
-}
-
-fn follow(run: &mut Run, info: &RunInfo, config: &Config) -> Result<()> {
-    if let Some(uri) = &config.tracking.uri {
-        let store = FileStore::open_uri(uri, info)?;
-        run.follow(uri, Box::new(store))?;
-    }
-    Ok(())
 }
 
 /// The configuration as flat `section.key` parameters.

@@ -105,6 +105,12 @@ impl RunRecord {
         Ok(record)
     }
 
+    /// Whether `folder` holds the record of a run.
+    #[must_use]
+    pub fn exists(folder: &Path) -> bool {
+        folder.join(RUN).is_file()
+    }
+
     /// Opens the record of a run that is in `folder`, to read it or to go on with it.
     ///
     /// # Errors

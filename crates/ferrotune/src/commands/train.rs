@@ -47,23 +47,27 @@ pub fn run(arguments: &TrainArguments) -> Outcome {
         device.run(|| Prepared::load(&mut config, &device)).before_start()?;
     eprintln!("{}", prepared.data_report);
 
-    let (folder, recorder) = match resumed {
+    let (folder, info) = match resumed {
         Some((folder, _)) => (folder, None),
         None => {
-            let mut info =
-                RunInfo::new(config.tracking.experiment_name.as_deref().unwrap_or("Default"));
-            if let Some(name) = &config.name {
-                info.run_name = name.clone();
-            }
+            let info = run_info(&config);
             let name = format!("{}-{}", folder_name(&info.run_name), &info.run_id[..8]);
             let folder = RunFolder::create(config.output_dir.join(name), &config).before_start()?;
-            let recorder = Recorder::create(&folder, &info, &config).before_start()?;
-            (folder, Some(recorder))
+            (folder, Some(info))
         }
     };
     eprintln!("run folder: {}", folder.path().display());
     let mut job = Job { config, device, prepared, folder, interrupt, started };
-    job.train_and_test(&mut trainer, recorder)
+    let mut recorder = job.open(&mut trainer, info).before_start()?;
+    job.train_and_test(&mut trainer, &mut recorder)
+}
+
+/// A new run, under the name the configuration gives it.
+fn run_info(config: &Config) -> RunInfo {
+    let experiment = config.tracking.experiment_name.as_deref().unwrap_or("Default");
+    let mut info = RunInfo::new(experiment);
+    info.run_name = config.name.clone().unwrap_or(info.run_name);
+    info
 }
 
 /// A run's name as part of a folder's.
@@ -190,15 +194,10 @@ enum End {
 }
 
 impl Job {
-    /// `recorder` is that of a new run; without it the run is resumed.
-    fn train_and_test(&mut self, trainer: &mut Trainer, recorder: Option<Recorder>) -> Outcome {
-        let mut recorder = match recorder {
-            Some(recorder) => recorder,
-            None => self.resume(trainer).before_start()?,
-        };
-        let outcome = self.train(trainer, &mut recorder).and_then(|end| match end {
+    fn train_and_test(&mut self, trainer: &mut Trainer, recorder: &mut Recorder) -> Outcome {
+        let outcome = self.train(trainer, recorder).and_then(|end| match end {
             End::Interrupted => Ok(None),
-            End::Finished(note) => self.test(trainer, &mut recorder, &note).map(Some),
+            End::Finished(note) => self.test(trainer, recorder, &note).map(Some),
         });
         let status = match &outcome {
             Ok(Some(())) => Status::Finished,
@@ -216,10 +215,11 @@ impl Job {
         }
     }
 
-    /// Puts the trainer where the last checkpoint was; at the start if there is none.
-    fn resume(&self, trainer: &mut Trainer) -> Result<Recorder> {
+    /// Opens the record; `info` is that of a new run. Without it the trainer is put where the last
+    /// checkpoint was, at the start if there is none.
+    fn open(&self, trainer: &mut Trainer, info: Option<RunInfo>) -> Result<Recorder> {
         let last = self.folder.last();
-        if last.is_dir() {
+        if info.is_none() && last.is_dir() {
             let backend = &trainer.backend;
             match trainer::method(&self.config) {
                 Method::Lora(_) => peft::read_adapter(backend, &mut trainer.model, &last)?,
@@ -242,7 +242,8 @@ impl Job {
             }
             trainer.state = state;
         }
-        Recorder::reopen(&self.folder, &self.config, trainer.state.metric_position)
+        let info = info.unwrap_or_else(|| run_info(&self.config));
+        Recorder::open(&self.folder, &self.config, &info, trainer.state.metric_position)
     }
 
     fn train(&mut self, trainer: &mut Trainer, recorder: &mut Recorder) -> Result<End> {
