@@ -226,7 +226,7 @@ fn test(facts: &Facts<'_>, best: &Tested, last: &Tested) -> report::Test {
         labels,
         confusion: Some(report::Confusion { labels: names.clone(), counts: confusion.clone() }),
         precision_recall: (facts.classes == Classes::Binary)
-            .then(|| precision_recall(facts.test, &best.evaluation.probabilities)),
+            .then(|| precision_recall(facts.test, &best.evaluation)),
         mistakes_in_all: mistakes.len() as u64,
         mistakes: mistakes.into_iter().take(MISTAKES).collect(),
     }
@@ -252,20 +252,26 @@ fn mistakes(facts: &Facts<'_>, probabilities: &[f32]) -> Vec<report::Mistake> {
     mistakes
 }
 
-fn precision_recall(test: &[Example], probabilities: &[f32]) -> report::PrecisionRecall {
-    let positive: Vec<f32> = probabilities.chunks(2).map(|p| p[1]).collect();
+fn precision_recall(test: &[Example], evaluation: &Evaluation) -> report::PrecisionRecall {
+    const THRESHOLD: f64 = 0.5;
+    let positive: Vec<f32> = evaluation.probabilities.chunks(2).map(|p| p[1]).collect();
     let labels: Vec<u32> = test.iter().map(|example| example.label as u32).collect();
-    let points = metrics::precision_recall_curve(&positive, &labels);
+    let mut points: Vec<_> = metrics::precision_recall_curve(&positive, &labels)
+        .into_iter()
+        .map(|point| report::PrecisionRecallPoint {
+            threshold: f64::from(point.threshold),
+            precision: point.precision,
+            recall: point.recall,
+        })
+        .collect();
+    // The curve is thinned; the point that the figures belong to must be on it.
+    let scores = &evaluation.scores;
+    let (precision, recall) = (scores.precision, scores.recall);
+    let place = points.partition_point(|point| point.threshold > THRESHOLD);
+    points.insert(place, report::PrecisionRecallPoint { threshold: THRESHOLD, precision, recall });
     report::PrecisionRecall {
-        points: points
-            .into_iter()
-            .map(|point| report::PrecisionRecallPoint {
-                threshold: f64::from(point.threshold),
-                precision: point.precision,
-                recall: point.recall,
-            })
-            .collect(),
-        threshold: 0.5,
+        points,
+        threshold: THRESHOLD,
         positive_share: labels.iter().sum::<u32>() as f64 / labels.len() as f64,
     }
 }
