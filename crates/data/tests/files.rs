@@ -79,7 +79,7 @@ fn a_missing_column_is_named_with_those_that_exist() {
     let folder = Folder::new();
     let wanted = DataConfig { label_column: Some("lable".into()), ..whole() };
     let parts = ["no column `lable`", "`label`, `text`", "did you mean `label`?"];
-    let json = r#"{"text": "a", "label": 1}"#;
+    let json = r#"{"label": 1, "text": "a"}"#;
     refused(folder.load(&wanted, "a.jsonl", json), &parts);
     refused(folder.load(&wanted, "a.csv", "label,text\n1,a\n"), &parts);
     let content = "sentence,target\na,1\n";

@@ -20,10 +20,10 @@ pub enum Isa {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum IsaError {
     /// The name is none of ours.
-    #[error("unknown instruction set `{0}`; known are scalar, avx2, avx512, avx512bf16")]
+    #[error("FERROTUNE_ISA is `{0}`, but must be scalar, avx2, avx512 or avx512bf16")]
     Unknown(String),
     /// This processor lacks it.
-    #[error("this processor has no {0}; it has {1}")]
+    #[error("FERROTUNE_ISA is `{0}`, but this processor has only {1}")]
     Missing(Isa, Isa),
 }
 
