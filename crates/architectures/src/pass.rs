@@ -48,15 +48,15 @@ impl Pass {
 /// Sequences laid end to end, without padding, where the backend can read them.
 #[derive(Debug)]
 pub struct Batch<B: Backend> {
-    /// Token ids [T].
+    /// Token ids `[T]`.
     pub(crate) ids: B::Indices,
-    /// Position of each token in its sequence, from 0 [T].
+    /// Position of each token in its sequence, from 0 `[T]`.
     pub(crate) positions: B::Indices,
-    /// Token types, all 0 [T].
+    /// Token types, all 0 `[T]`.
     pub(crate) token_types: B::Indices,
     /// First token of each sequence, and T [B + 1].
     pub(crate) cu_seqlens: B::Indices,
-    /// First token of each sequence [B].
+    /// First token of each sequence `[B]`.
     pub(crate) first_tokens: B::Indices,
     /// 0, 1, …, B: one query per sequence [B + 1].
     pub(crate) cu_first: B::Indices,

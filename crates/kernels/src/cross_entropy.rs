@@ -4,7 +4,7 @@
 /// Loss and its gradient for a batch or a part of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CrossEntropy {
-    /// Σᵢ wᵢ·(−log softmax(xᵢ)[yᵢ]): the weighted sum, not yet divided.
+    /// The sum over i of `wᵢ·(−log softmax(xᵢ)[yᵢ])`, not yet divided.
     pub weighted_sum: f64,
     /// d(weighted_sum / `total_weight`)/d logits, [B, C].
     pub gradient: Vec<f32>,

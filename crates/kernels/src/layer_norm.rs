@@ -18,9 +18,9 @@ pub struct LayerNormInputs<'a> {
     pub residual: Option<&'a [f32]>,
     /// Applied to the branch.
     pub dropout: Option<Dropout>,
-    /// Scale γ [H].
+    /// Scale γ `[H]`.
     pub weight: &'a [f32],
-    /// Shift β [H].
+    /// Shift β `[H]`.
     pub bias: &'a [f32],
     /// ε.
     pub eps: f32,

@@ -1,6 +1,6 @@
 //! The report of a run: one HTML page that needs nothing but itself, and the same in Markdown.
 //!
-//! The caller fills [`Report`]; [`html`] and [`markdown`] turn it into text and touch no file. What
+//! The caller fills [`Report`]; [`html()`] and [`markdown()`] turn it into text and touch no file. What
 //! is missing or not finite is shown as missing, never as zero. Text of the data set is hostile by
 //! assumption: it is escaped, isolated from the page's text direction, and cut when very long.
 mod chart;
