@@ -90,7 +90,7 @@ impl Default for Epilogue<'_> {
 /// `a` is [M, K], `b` [K, N] packed, `c` [M, N] dense row-major.
 ///
 /// # Panics
-/// Shapes do not fit.
+/// Shapes do not fit, or B was packed for another instruction set.
 pub fn gemm(isa: Isa, a: Matrix<'_>, b: &PackedMatrix, c: &mut [f32], epilogue: Epilogue<'_>) {
     let (m, n) = (a.rows, b.columns());
     assert_eq!(a.columns, b.rows(), "inner dimensions differ");
@@ -101,6 +101,7 @@ pub fn gemm(isa: Isa, a: Matrix<'_>, b: &PackedMatrix, c: &mut [f32], epilogue: 
     if m == 0 || n == 0 {
         return;
     }
+    b.check(isa);
     let row_blocks = m.div_ceil(MC);
     let panels = b.panels();
     // Few row blocks: cut columns too, so that every thread has work. Which thread computes an

@@ -62,6 +62,13 @@ impl PackedMatrix {
         }
     }
 
+    /// Refuses a matrix that was packed for another instruction set.
+    pub(super) fn check(&self, isa: Isa) {
+        assert!(isa.is_available(), "this processor has no {isa}");
+        let fits = self.lanes == lanes(isa) && (self.pair == 1 || isa.has_bf16());
+        assert!(fits, "B was packed for another instruction set than {isa}");
+    }
+
     fn pack_panel(&mut self, b: Matrix<'_>, block: usize, steps: Range<usize>, panel: usize) {
         let start = self.offset + self.panel_start(block, panel);
         let width = self.panel_vectors(panel) * self.lanes;

@@ -61,13 +61,16 @@ pub(crate) trait Kernel {
 }
 
 /// Runs `kernel` compiled for `isa`.
+///
+/// # Panics
+/// This processor lacks `isa`.
 pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
-    debug_assert!(isa.is_available());
+    assert!(isa.is_available(), "this processor has no {isa}");
     match isa {
         // SAFETY: the scalar variant uses no special instructions.
         Isa::Scalar => unsafe { kernel.run::<scalar::Scalar>() },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: an `Isa` value comes from `Isa::detect` or a test that asked `is_available`.
+        // SAFETY: the assertion above.
         Isa::Avx2 => unsafe { x86::run_avx2(kernel) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
