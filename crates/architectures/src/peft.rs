@@ -61,7 +61,7 @@ pub fn write_adapter<B: Backend>(
         "base_model_name_or_path": base,
         "r": lora.r,
         "lora_alpha": alpha(lora.alpha),
-        "lora_dropout": lora.dropout,
+        "lora_dropout": shortest(lora.dropout),
         "target_modules": lora.target_modules,
         "modules_to_save": model.family.head_modules(),
         "use_rslora": lora.use_rslora,
@@ -77,6 +77,11 @@ pub fn write_adapter<B: Backend>(
         .map(|(name, shape, data)| (format!("{PREFIX}{name}"), shape, data))
         .collect();
     write_tensors(&folder.join(ADAPTER_WEIGHTS), &tensors)
+}
+
+/// The shortest decimal that reads back as the same f32: 0.1, not 0.10000000149011612.
+fn shortest(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
 }
 
 /// PEFT writes whole numbers as integers, and older readers expect them.
@@ -189,6 +194,12 @@ fn read_tensors<B: Backend>(
     optional: impl Fn(&str, &[String]) -> bool,
 ) -> Result<(), Error> {
     let file = TensorFile::open(path)?;
+    let trained: Vec<String> =
+        model.parameters.iter().map(|p| format!("{prefix}{}", p.name)).collect();
+    if let Some(name) = file.names()?.into_iter().find(|name| !trained.contains(name)) {
+        let problem = "belongs to no part of this model that is trained".to_owned();
+        return Err(Error::Tensor { path: path.to_path_buf(), name, problem });
+    }
     let new = model.newly_initialised.clone();
     let kept: HashMap<String, Vec<f32>> =
         model.state(backend).into_iter().map(|(name, _, data)| (name, data)).collect();

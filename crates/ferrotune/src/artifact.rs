@@ -2,8 +2,10 @@
 //! `config.json`, and `ferrotune.json` with what those formats have no place for. `last/` and
 //! `best/` of a run are such folders; `last/` also holds what resuming needs.
 
+use crate::config::PrecisionName;
+use crate::device::Device;
 use anyhow::{Context, Result, bail};
-use architectures::{Cpu, Isa, Method, Precision, SequenceClassifier, peft};
+use architectures::{Cpu, Method, SequenceClassifier, peft};
 use data::{DataConfig, LabelScheme, Tokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -26,6 +28,10 @@ pub struct Card {
     pub labels: LabelScheme,
     /// Tokens at which texts are cut.
     pub max_length: usize,
+    /// Precision it was trained and tested in.
+    pub precision: PrecisionName,
+    /// Seed of the run; also that of the intervals.
+    pub seed: u64,
     /// Column that holds the text.
     pub text_column: String,
     /// Column that holds the label.
@@ -113,6 +119,12 @@ fn classifier_config(base: &Base, model: &SequenceClassifier<Cpu>, card: &Card) 
     config["architectures"] = json!([model.family.architecture()]);
     config["id2label"] = by_index.into();
     config["label2id"] = by_name.into();
+    // What is written is f32, whatever the base was stored as.
+    for key in ["dtype", "torch_dtype"] {
+        if config.get(key).is_some() {
+            config[key] = json!("float32");
+        }
+    }
     config["problem_type"] = json!("single_label_classification");
     Ok(config)
 }
@@ -145,14 +157,10 @@ pub fn locate(run: &Path, which: &str) -> Result<PathBuf> {
 ///
 /// # Errors
 /// A file is missing or damaged, or the base model cannot be found.
-pub fn load(
-    folder: &Path,
-    isa: Isa,
-    precision: Precision,
-    progress: &dyn sources::Progress,
-) -> Result<Loaded> {
+pub fn load(folder: &Path, progress: &dyn sources::Progress) -> Result<(Loaded, Device)> {
     let card: Card = read_json(&folder.join(CARD))?;
-    let backend = Cpu::new(isa, precision);
+    let device = Device::new(None, card.precision)?;
+    let backend = Cpu::new(device.isa, device.precision);
     let labels = card.labels.names.len();
     let model = if folder.join(peft::ADAPTER_CONFIG).is_file() {
         let base = Base::find(&card.pretrained_model, progress)?;
@@ -163,7 +171,7 @@ pub fn load(
     } else {
         SequenceClassifier::load(&backend, folder, labels, &Method::Full, 0)?
     };
-    Ok(Loaded { card, model, backend })
+    Ok((Loaded { card, model, backend }, device))
 }
 
 impl Loaded {

@@ -209,6 +209,10 @@ impl Default for EarlyStoppingConfig {
     }
 }
 
+/// More epochs, examples, steps or tokens at a time make no sense, and their products must not
+/// overflow.
+const LARGEST: usize = 1 << 24;
+
 /// Prefix of environment variables that set a key: `FERROTUNE__TRAINING__MAX_EPOCHS=3`.
 const VARIABLE_PREFIX: &str = "FERROTUNE__";
 
@@ -277,6 +281,12 @@ impl Config {
             if value == 0 {
                 bail!("{key} is 0, but must be at least 1");
             }
+            if value > LARGEST {
+                bail!("{key} is {value}, but must be at most {LARGEST}");
+            }
+        }
+        if self.threads.is_some_and(|threads| threads > 1024) {
+            bail!("threads is {}, but must be at most 1024", self.threads.unwrap_or_default());
         }
         if !(t.learning_rate.is_finite() && t.learning_rate > 0.0) {
             bail!("training.learning_rate is {}, but must be positive", t.learning_rate);

@@ -44,6 +44,14 @@ impl Device {
         self.threads.current_num_threads()
     }
 
+    /// The precision as a configuration names it; never `auto`.
+    pub fn precision_setting(&self) -> PrecisionName {
+        match self.precision {
+            Precision::F32 => PrecisionName::True32,
+            Precision::Bf16 => PrecisionName::Bf16Mixed,
+        }
+    }
+
     /// `32-true` or `bf16-mixed`.
     pub fn precision_name(&self) -> &'static str {
         match self.precision {

@@ -2,6 +2,7 @@
 //! batches.
 
 use crate::metrics::{self, Classes, Scores};
+use anyhow::{Result, bail};
 use architectures::{Batch, Cpu, SequenceClassifier};
 use data::{Encoded, LabelScheme, Task};
 
@@ -40,14 +41,17 @@ pub struct Evaluation {
     pub scores: Scores,
 }
 
-/// The probability of each class by row, [N, C], in the split's order.
-pub fn probabilities(
+/// The logits of each class by row, [N, C], in the split's order.
+///
+/// # Errors
+/// A logit is not finite: training diverged, or the weights are damaged.
+pub fn logits(
     backend: &Cpu,
     model: &SequenceClassifier<Cpu>,
     split: &Split,
     token_budget: usize,
     mut progress: impl FnMut(usize),
-) -> Vec<f32> {
+) -> Result<Vec<f32>> {
     let classes = model.labels;
     let mut all = vec![0.0; split.rows() * classes];
     for rows in data::by_length(&split.lengths, token_budget) {
@@ -55,11 +59,34 @@ pub fn probabilities(
         let batch = Batch::new(backend, &packed.ids, &packed.cu_seqlens);
         let logits = model.predict(backend, &batch);
         for (&row, logits) in rows.iter().zip(logits.chunks(classes)) {
-            softmax(logits, &mut all[row as usize * classes..][..classes]);
+            if let Some(logit) = logits.iter().find(|logit| !logit.is_finite()) {
+                bail!("the model answers row {} with a logit of {logit}", row + 1);
+            }
+            all[row as usize * classes..][..classes].copy_from_slice(logits);
         }
         progress(rows.len());
     }
-    all
+    Ok(all)
+}
+
+/// Logits [N, C] become probabilities.
+pub fn softmax(logits: &mut [f32], classes: usize) {
+    for row in logits.chunks_mut(classes) {
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        row.iter_mut().for_each(|x| *x = (*x - max).exp());
+        let sum: f32 = row.iter().sum();
+        row.iter_mut().for_each(|x| *x /= sum);
+    }
+}
+
+/// The mean of −log softmax(x)[y] over the rows of `logits` [N, C]; 0 without rows.
+fn mean_loss(logits: &[f32], labels: &[u32], classes: usize) -> f64 {
+    let losses = logits.chunks(classes).zip(labels).map(|(row, &label)| {
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
+        sum.ln() + f64::from(max) - f64::from(row[label as usize])
+    });
+    losses.sum::<f64>() / labels.len().max(1) as f64
 }
 
 /// How a task's figures are computed.
@@ -71,33 +98,21 @@ pub fn classes_of(labels: &LabelScheme) -> Classes {
 }
 
 /// Evaluates a model on a labelled split.
+///
+/// # Errors
+/// As [`logits`].
 pub fn evaluate(
     backend: &Cpu,
     model: &SequenceClassifier<Cpu>,
     split: &Split,
     classes: Classes,
     token_budget: usize,
-) -> Evaluation {
-    let probabilities = probabilities(backend, model, split, token_budget, |_| ());
-    let loss = probabilities
-        .chunks(classes.count())
-        .zip(&split.labels)
-        .map(|(p, &label)| -f64::from(p[label as usize].max(f32::MIN_POSITIVE)).ln())
-        .sum::<f64>()
-        / split.rows() as f64;
-    let scores = metrics::scores(&probabilities, &split.labels, classes);
-    Evaluation { probabilities, loss, scores }
-}
-
-fn softmax(logits: &[f32], out: &mut [f32]) {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    for (o, x) in out.iter_mut().zip(logits) {
-        *o = (x - max).exp();
-    }
-    let sum: f32 = out.iter().sum();
-    for o in out {
-        *o /= sum;
-    }
+) -> Result<Evaluation> {
+    let mut answers = logits(backend, model, split, token_budget, |_| ())?;
+    let loss = mean_loss(&answers, &split.labels, classes.count());
+    softmax(&mut answers, classes.count());
+    let scores = metrics::scores(&answers, &split.labels, classes);
+    Ok(Evaluation { probabilities: answers, loss, scores })
 }
 
 /// The most probable class, the first of equals.

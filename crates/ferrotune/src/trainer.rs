@@ -129,6 +129,10 @@ impl Trainer {
         train: &Split,
     ) -> Result<Trainer> {
         let t = &config.training;
+        let metric = config.early_stopping.metric;
+        if metric == SelectionMetric::AveragePrecision && classes != Classes::Binary {
+            bail!("early_stopping.metric is average_precision, which only a binary task has");
+        }
         let class_weights = match &t.class_weights {
             ClassWeights::Named(ClassWeighting::None) => Vec::new(),
             ClassWeights::Named(ClassWeighting::Balanced) => {
@@ -263,8 +267,11 @@ impl Trainer {
     }
 
     /// Ends an epoch: evaluates on the validation split, keeps its figures, and decides.
-    pub fn end_epoch(&mut self, validation: &Split) -> Verdict {
-        let evaluation = self.evaluate(validation);
+    ///
+    /// # Errors
+    /// The model gives answers that are not finite.
+    pub fn end_epoch(&mut self, validation: &Split) -> Result<Verdict> {
+        let evaluation = self.evaluate(validation)?;
         let running = std::mem::take(&mut self.state.running);
         self.state.epoch += 1;
         self.state.step_in_epoch = 0;
@@ -276,11 +283,14 @@ impl Trainer {
             validation_loss: evaluation.loss,
             validation: evaluation.scores,
         });
-        self.judge(value)
+        Ok(self.judge(value))
     }
 
     /// The model as it is now on a whole split.
-    pub fn evaluate(&self, split: &Split) -> Evaluation {
+    ///
+    /// # Errors
+    /// The model gives answers that are not finite.
+    pub fn evaluate(&self, split: &Split) -> Result<Evaluation> {
         let budget = self.config.training.tokens_per_micro_batch;
         evaluate(&self.backend, &self.model, split, self.classes, budget)
     }

@@ -3,7 +3,7 @@
 //!
 //! Knows no model. Every operation takes the instruction set to use ([`Isa`]) and plain slices,
 //! checks their lengths once, runs on the current rayon pool, and gives the same bits for any
-//! number of threads. `unsafe` lives in this crate alone.
+//! number of threads. Nearly all of the project's `unsafe` lives here.
 
 mod activation;
 mod attention;

@@ -5,9 +5,7 @@
 
 use crate::artifact;
 use crate::cli::PredictArguments;
-use crate::config::PrecisionName;
-use crate::device::Device;
-use crate::evaluation::{Split, predicted, probabilities};
+use crate::evaluation::{Split, logits, predicted, softmax};
 use crate::failure::{BeforeStart, Outcome};
 use crate::progress::{Downloads, bar};
 use anyhow::{Context, Result};
@@ -20,10 +18,8 @@ const TOKEN_BUDGET: usize = 4096;
 /// Runs the command.
 pub fn run(arguments: &PredictArguments) -> Outcome {
     let folder = artifact::locate(&arguments.run, arguments.model.folder()).before_start()?;
-    let device = Device::new(None, PrecisionName::Auto).before_start()?;
     let downloads = Downloads::default();
-    let loaded =
-        artifact::load(&folder, device.isa, device.precision, &downloads).before_start()?;
+    let (loaded, device) = artifact::load(&folder, &downloads).before_start()?;
     let tokenizer = loaded.tokenizer(&folder).before_start()?;
     let texts = texts(arguments, &loaded.card.text_column).before_start()?;
     let names = &loaded.card.labels.names;
@@ -31,9 +27,9 @@ pub fn run(arguments: &PredictArguments) -> Outcome {
         let plain: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
         let split = Split::new(tokenizer.encode_batch(&plain)?, Vec::new());
         let bar = bar(texts.len() as u64, "{wide_bar} {pos}/{len} texts  ETA {eta}");
-        let answers = probabilities(&loaded.backend, &loaded.model, &split, TOKEN_BUDGET, |n| {
-            bar.inc(n as u64);
-        });
+        let mut answers =
+            logits(&loaded.backend, &loaded.model, &split, TOKEN_BUDGET, |n| bar.inc(n as u64))?;
+        softmax(&mut answers, names.len());
         bar.finish_and_clear();
         Ok(answers)
     })?;

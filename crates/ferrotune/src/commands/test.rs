@@ -3,8 +3,7 @@
 use crate::artifact;
 use crate::cli::TestArguments;
 use crate::commands::train::split_files;
-use crate::config::{Config, PrecisionName};
-use crate::device::Device;
+use crate::config::Config;
 use crate::evaluation::{Split, classes_of, evaluate};
 use crate::failure::{BeforeStart, Outcome};
 use crate::progress::Downloads;
@@ -18,10 +17,8 @@ const TOKEN_BUDGET: usize = 4096;
 /// Runs the command.
 pub fn run(arguments: &TestArguments) -> Outcome {
     let folder = artifact::locate(&arguments.run, arguments.model.folder()).before_start()?;
-    let device = Device::new(None, PrecisionName::Auto).before_start()?;
     let downloads = Downloads::default();
-    let loaded =
-        artifact::load(&folder, device.isa, device.precision, &downloads).before_start()?;
+    let (loaded, device) = artifact::load(&folder, &downloads).before_start()?;
     let examples = rows(arguments, &loaded.card).before_start()?;
     let tokenizer = loaded.tokenizer(&folder).before_start()?;
     let classes = classes_of(&loaded.card.labels);
@@ -29,8 +26,8 @@ pub fn run(arguments: &TestArguments) -> Outcome {
         let texts: Vec<&str> = examples.iter().map(|e| e.text.as_str()).collect();
         let labels = examples.iter().map(|e| e.label as u32).collect();
         let split = Split::new(tokenizer.encode_batch(&texts)?, labels);
-        let evaluation = evaluate(&loaded.backend, &loaded.model, &split, classes, TOKEN_BUDGET);
-        Ok(Tested::new(evaluation, &split.labels, classes, 42))
+        let evaluation = evaluate(&loaded.backend, &loaded.model, &split, classes, TOKEN_BUDGET)?;
+        Ok(Tested::new(evaluation, &split.labels, classes, loaded.card.seed))
     })?;
     if arguments.json {
         let scores = &tested.evaluation.scores;

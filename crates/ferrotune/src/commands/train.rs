@@ -95,6 +95,7 @@ impl Prepared {
         let downloads = Downloads::default();
         let base = Base::find(&config.pretrained_model, &downloads)?;
         config.pretrained_model = base.pinned.clone();
+        config.precision = device.precision_setting();
         let files = split_files(config, &downloads)?;
         config.output_dir = std::path::absolute(&config.output_dir)?;
         let dataset = data::load(&config.data, &files, config.seed)?;
@@ -140,6 +141,8 @@ impl Prepared {
             pretrained_model: base.pinned.clone(),
             labels: dataset.labels.clone(),
             max_length: config.data.max_length,
+            precision: config.precision,
+            seed: config.seed,
             text_column: config.data.text_column.clone(),
             label_column: config.data.label_column.clone(),
         };
@@ -255,7 +258,11 @@ impl Job {
         };
         let mut saved = Instant::now();
         loop {
-            if let Some(note) = self.finished(trainer, out_of_time(trainer)) {
+            // A checkpoint may stand in the middle of an epoch: it is evaluated before time ends it.
+            let whole = trainer.state.step_in_epoch == 0;
+            let note =
+                self.finished(trainer, whole && trainer.state.epoch > 0 && out_of_time(trainer));
+            if let Some(note) = note {
                 return Ok(End::Finished(note));
             }
             let epoch = trainer.state.epoch + 1;
@@ -264,6 +271,9 @@ impl Job {
                 progress::training(steps_per_epoch as u64).with_prefix(format!("epoch {epoch}"));
             bar.set_position(trainer.state.step_in_epoch as u64);
             while trainer.state.step_in_epoch < steps_per_epoch {
+                if trainer.state.step_in_epoch > 0 && out_of_time(trainer) {
+                    break;
+                }
                 let step = self.device.run(|| trainer.step(&self.prepared.train))?;
                 recorder.step(trainer.state.step, &step)?;
                 let speed = trainer.state.tokens as f64 / trainer.state.training_seconds;
@@ -278,12 +288,9 @@ impl Job {
                     self.checkpoint(trainer, recorder)?;
                     saved = Instant::now();
                 }
-                if out_of_time(trainer) {
-                    break;
-                }
             }
             bar.finish_and_clear();
-            let verdict = self.device.run(|| trainer.end_epoch(&self.prepared.validation));
+            let verdict = self.device.run(|| trainer.end_epoch(&self.prepared.validation))?;
             let record = trainer.state.epochs.last().context("an epoch has just ended")?;
             recorder.epoch(record)?;
             let seconds = epoch_started.elapsed().as_secs_f64();
@@ -352,12 +359,12 @@ impl Job {
         eprintln!("{note}");
         let Prepared { dataset, classes, test, data_report, .. } = &self.prepared;
         let tested = |trainer: &Trainer| {
-            self.device.run(|| {
-                let evaluation = trainer.evaluate(test);
-                Tested::new(evaluation, &test.labels, *classes, self.config.seed)
+            self.device.run(|| -> Result<Tested> {
+                let evaluation = trainer.evaluate(test)?;
+                Ok(Tested::new(evaluation, &test.labels, *classes, self.config.seed))
             })
         };
-        let last = tested(trainer);
+        let last = tested(trainer)?;
         let best_folder = self.folder.best();
         match trainer::method(&self.config) {
             Method::Lora(_) => {
@@ -365,7 +372,7 @@ impl Job {
             }
             Method::Full => peft::read_full(&trainer.backend, &mut trainer.model, &best_folder)?,
         }
-        let best = tested(trainer);
+        let best = tested(trainer)?;
         let state = &trainer.state;
         let best_epoch = state.best.map_or(state.epoch, |(epoch, _)| epoch);
         if test.rows() > 0 {
