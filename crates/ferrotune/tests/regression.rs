@@ -1,0 +1,72 @@
+//! One test per bug that was found by hand.
+
+mod common;
+
+use common::Scene;
+
+#[test]
+fn answers_that_are_not_finite_end_the_run() {
+    // One step an epoch: the step itself is finite, and the weights it leaves are not.
+    let scene = Scene::new();
+    let settings = ["training.batch_size=40", "training.learning_rate=1e38"];
+    scene.train(&settings).ended(1, &["logit of NaN"]);
+}
+
+#[test]
+fn a_time_limit_ends_with_a_tested_model_and_can_be_resumed() {
+    let scene = Scene::new();
+    let answer = scene.train(&["training.max_time=1ms"]);
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    assert!(answer.stderr.contains("max_time reached after epoch 1"), "{}", answer.stderr);
+    let again = scene.run(&["train", "--resume", &scene.run_folder()]);
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    assert_eq!(answer.stdout, again.stdout);
+}
+
+#[test]
+fn an_adapter_tensor_that_no_layer_reads_is_refused() {
+    let scene = Scene::new();
+    let run = scene.trained();
+    let weights = std::path::Path::new(&run).join("best/adapter_model.safetensors");
+    let file = architectures::TensorFile::open(&weights).expect("an adapter");
+    let mut tensors: Vec<_> = file
+        .names()
+        .expect("names")
+        .into_iter()
+        .map(|name| {
+            let (shape, data) = file.tensor(&name).expect("readable").expect("there");
+            (name, shape, data)
+        })
+        .collect();
+    let extra = "base_model.model.bert.pooler.dense.lora_A.weight";
+    tensors.push((extra.to_owned(), vec![1, 2], vec![0.5; 2]));
+    architectures::peft::write_tensors(&weights, &tensors).expect("written");
+    scene.run(&["predict", &run, "we may end"]).refused(&[extra, "no part of this model"]);
+}
+
+#[test]
+fn test_gives_the_figures_that_training_printed() {
+    let scene = Scene::new();
+    let answer = scene.train(&["precision=32-true", "seed=7"]);
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    let tested = scene.run(&["test", &scene.run_folder()]);
+    assert_eq!(tested.code, Some(0), "{}", tested.stderr);
+    let best = |table: &str| -> Vec<String> {
+        let cell = |line: &str| line.split(['│', '┆']).nth(2).map(|c| c.trim().to_owned());
+        table.lines().skip(3).filter_map(cell).collect()
+    };
+    assert_eq!(best(&answer.stdout), best(&tested.stdout));
+    assert!(!best(&answer.stdout).is_empty());
+}
+
+#[test]
+fn numbers_that_would_overflow_or_flood_the_machine_are_refused() {
+    let scene = Scene::new();
+    for (setting, part) in [
+        ("training.batch_size=4611686018427387904", "training.batch_size is 4611686018427387904"),
+        ("threads=1000000", "threads is 1000000"),
+    ] {
+        scene.train(&[setting]).refused(&[part, "at most"]);
+        assert!(!scene.has_run());
+    }
+}
