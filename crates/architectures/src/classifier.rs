@@ -131,6 +131,11 @@ impl<B: Backend> SequenceClassifier<B> {
         };
         if let Method::Lora(lora) = method {
             lora.check_targets(&builder.linears)?;
+            if !builder.parameters.iter().any(|p| p.name.contains(".lora_A.")) {
+                let value = format!("{:?}", lora.target_modules);
+                let limit = "a layer of the encoder; the head is trained whole anyway";
+                return Err(Error::Lora { key: "target_modules", value, limit });
+            }
         }
         let Builder { parameters, newly_initialised, frozen, .. } = builder;
         Ok(SequenceClassifier {

@@ -24,6 +24,18 @@ impl Split {
         Split { encoded, labels, lengths }
     }
 
+    /// A number that changes with any token or class (FNV-1a), to tell whether data was edited.
+    pub fn fingerprint(&self) -> u64 {
+        let numbers = self
+            .encoded
+            .iter()
+            .zip(&self.labels)
+            .flat_map(|(encoded, &label)| encoded.ids.iter().copied().chain([u32::MAX, label]));
+        numbers.fold(0xcbf2_9ce4_8422_2325, |hash, number| {
+            (hash ^ u64::from(number)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.encoded.len()

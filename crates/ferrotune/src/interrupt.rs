@@ -9,18 +9,26 @@ pub const INTERRUPTED: i32 = 130;
 
 /// Whether someone asked the process to end.
 #[derive(Clone, Debug, Default)]
-pub struct Interrupt(Arc<AtomicBool>);
+pub struct Interrupt(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// There is something to checkpoint, and a loop that looks here.
+    checkpoints: AtomicBool,
+    requested: AtomicBool,
+}
 
 impl Interrupt {
-    /// Listens from now on.
+    /// Listens from now on. Until [`Interrupt::checkpoints_from_now_on`] a signal ends the process.
     ///
     /// # Errors
     /// The system refuses the handler.
     pub fn listen() -> Result<Interrupt> {
         let interrupt = Interrupt::default();
-        let seen = interrupt.clone();
+        let state = interrupt.0.clone();
         ctrlc::set_handler(move || {
-            if seen.0.swap(true, Ordering::SeqCst) {
+            let checkpoints = state.checkpoints.load(Ordering::SeqCst);
+            if !checkpoints || state.requested.swap(true, Ordering::SeqCst) {
                 std::process::exit(INTERRUPTED);
             }
             eprintln!("\ninterrupted: writing a checkpoint; once more ends at once");
@@ -29,8 +37,13 @@ impl Interrupt {
         Ok(interrupt)
     }
 
+    /// From now on the first signal waits for a checkpoint.
+    pub fn checkpoints_from_now_on(&self) {
+        self.0.checkpoints.store(true, Ordering::SeqCst);
+    }
+
     /// Whether to end.
     pub fn requested(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.0.requested.load(Ordering::SeqCst)
     }
 }

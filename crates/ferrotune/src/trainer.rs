@@ -41,6 +41,8 @@ pub struct TrainerState {
     pub config: String,
     /// The instruction set.
     pub instruction_set: String,
+    /// Fingerprint of the training rows; a run is not resumed with others.
+    pub training_rows: String,
 }
 
 /// Sums over the steps of an epoch.
@@ -164,6 +166,7 @@ impl Trainer {
         let state = TrainerState {
             config: config.to_toml(),
             instruction_set: backend.isa().to_string(),
+            training_rows: format!("{:016x}", train.fingerprint()),
             ..TrainerState::default()
         };
         Ok(Trainer {

@@ -70,3 +70,36 @@ fn numbers_that_would_overflow_or_flood_the_machine_are_refused() {
         assert!(!scene.has_run());
     }
 }
+
+#[test]
+fn other_training_rows_are_refused_on_resume() {
+    let scene = Scene::new();
+    let run = scene.trained();
+    let rows = String::from_utf8(scene.read("train.jsonl")).expect("text");
+    scene.file("train.jsonl", rows.replacen("\"label\":1", "\"label\":0", 1));
+    scene.run(&["train", "--resume", &run]).ended(2, &["training rows are not those"]);
+}
+
+#[test]
+fn targets_in_the_head_alone_are_refused() {
+    let scene = Scene::new();
+    scene.train(&["lora.target_modules=[\"pooler.dense\"]"]).refused(&[
+        "lora.target_modules",
+        "pooler.dense",
+        "a layer of the encoder",
+    ]);
+}
+
+#[cfg(unix)]
+#[test]
+fn predictions_are_written_through_a_link() {
+    let scene = Scene::new();
+    let run = scene.trained();
+    let (target, link) = (scene.file("target.jsonl", "old"), scene.path("link.jsonl"));
+    std::os::unix::fs::symlink(target, &link).expect("a link");
+    let link = link.display().to_string();
+    let answer = scene.run(&["predict", &run, "we may end", "--output", &link]);
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    assert!(scene.path("link.jsonl").is_symlink());
+    assert!(scene.read("target.jsonl").starts_with(b"{\"text\":\"we may end\",\"label\":"));
+}

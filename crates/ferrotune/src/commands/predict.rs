@@ -40,6 +40,13 @@ pub fn run(arguments: &PredictArguments) -> Outcome {
         out.flush()
     };
     match &arguments.output {
+        // A pipe, a device or a link is written through; renaming a file over it would replace it.
+        Some(path) if path.symlink_metadata().is_ok_and(|what| !what.is_file()) => {
+            let open = std::fs::File::options().write(true).truncate(true).open(path);
+            let file = open.with_context(|| format!("cannot open {}", path.display()))?;
+            write(&mut BufWriter::new(file))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
         Some(path) => durable::write_with(path, write)?,
         None => match write(&mut BufWriter::new(std::io::stdout().lock())) {
             // Whoever read us has had enough.

@@ -236,6 +236,9 @@ impl Job {
                     self.folder.path().display()
                 );
             }
+            if state.training_rows != trainer.state.training_rows {
+                bail!("the training rows are not those the checkpoint was trained on");
+            }
             if state.instruction_set != trainer.state.instruction_set {
                 tracing::warn!(
                     "the run began on {} and goes on on {}: results may differ in rounding",
@@ -251,6 +254,7 @@ impl Job {
 
     fn train(&mut self, trainer: &mut Trainer, recorder: &mut Recorder) -> Result<End> {
         self.announce(trainer);
+        self.interrupt.checkpoints_from_now_on();
         let steps_per_epoch = trainer.steps_per_epoch(&self.prepared.train);
         let max_seconds = self.config.max_seconds()?;
         let out_of_time = |trainer: &Trainer| {
