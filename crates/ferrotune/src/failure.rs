@@ -1,6 +1,7 @@
 //! How a command ends when it does not end well, and what people read then.
 
 use crate::interrupt::INTERRUPTED;
+use crate::progress::tell;
 use anyhow::Error;
 
 /// Why a command ended.
@@ -51,12 +52,12 @@ impl Failure {
     /// Tells people, on standard error.
     pub fn print(&self) {
         let (Failure::Usage(error) | Failure::Job(error)) = self else { return };
-        eprintln!("error: {error}");
+        tell(format_args!("error: {error}"));
         for cause in error.chain().skip(1) {
-            eprintln!("caused by: {cause}");
+            tell(format_args!("caused by: {cause}"));
         }
         if let Some(hint) = hint(error) {
-            eprintln!("hint: {hint}");
+            tell(format_args!("hint: {hint}"));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Ctrl-C and SIGTERM: the first asks the loop to checkpoint and end, the second ends at once.
 
+use crate::progress::tell;
 use anyhow::{Context, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,7 +32,7 @@ impl Interrupt {
             if !checkpoints || state.requested.swap(true, Ordering::SeqCst) {
                 std::process::exit(INTERRUPTED);
             }
-            eprintln!("\ninterrupted: writing a checkpoint; once more ends at once");
+            tell(format_args!("\ninterrupted: writing a checkpoint; once more ends at once"));
         })
         .context("cannot listen for Ctrl-C")?;
         Ok(interrupt)

@@ -1,7 +1,28 @@
 //! Progress bars on a terminal, nothing elsewhere; lines for people go to standard error.
 
+use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::fmt;
+use std::io::{self, Write};
 use std::sync::Mutex;
+
+/// A line for people, on standard error. Nobody listening is no reason to stop.
+pub fn tell(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Lines of results, on standard output. A reader that has had enough is no error.
+///
+/// # Errors
+/// They cannot be written.
+pub fn print(lines: fmt::Arguments<'_>) -> Result<()> {
+    match writeln!(io::stdout(), "{lines}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
 
 /// A bar over `length` steps; hidden where standard error is no terminal.
 pub fn bar(length: u64, template: &str) -> ProgressBar {

@@ -103,3 +103,28 @@ fn predictions_are_written_through_a_link() {
     assert!(scene.path("link.jsonl").is_symlink());
     assert!(scene.read("target.jsonl").starts_with(b"{\"text\":\"we may end\",\"label\":"));
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_standard_output_fails_the_run_after_its_report() {
+    let scene = Scene::new();
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("the full device");
+    let mut command = scene.command();
+    command.args(scene.train_arguments(&[])).stdout(full).stderr(std::process::Stdio::piped());
+    let output = command.output().expect("the program");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("standard output") && !stderr.contains("panicked"), "{stderr}");
+    assert!(std::path::Path::new(&scene.run_folder()).join("report.html").is_file());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_environment_variable_that_is_no_text_is_none_of_ours() {
+    use std::os::unix::ffi::OsStrExt;
+    let scene = Scene::new();
+    let mut command = scene.command();
+    command.args(scene.train_arguments(&[])).env("FOO", std::ffi::OsStr::from_bytes(&[0xff]));
+    let answer = common::answer(command, b"");
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+}

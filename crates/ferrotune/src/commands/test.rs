@@ -6,7 +6,7 @@ use crate::commands::train::split_files;
 use crate::config::Config;
 use crate::evaluation::{Split, classes_of, evaluate};
 use crate::failure::{BeforeStart, Outcome};
-use crate::progress::Downloads;
+use crate::progress::{Downloads, print};
 use crate::results::{self, Tested};
 use anyhow::{Context, Result, bail};
 use data::Example;
@@ -37,10 +37,10 @@ pub fn run(arguments: &TestArguments) -> Outcome {
             "scores": scores,
             "intervals": tested.intervals,
         });
-        println!("{json}");
+        print(format_args!("{json}"))?;
     } else {
         let models = [(format!("{} model", arguments.model.folder()), &tested)];
-        println!("{}", results::table(examples.len(), classes, &models));
+        print(format_args!("{}", results::table(examples.len(), classes, &models)))?;
     }
     Ok(())
 }

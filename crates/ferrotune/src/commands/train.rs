@@ -11,7 +11,7 @@ use crate::evaluation::{Split, classes_of};
 use crate::failure::{BeforeStart, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::metrics::Classes;
-use crate::progress::{self, Downloads};
+use crate::progress::{self, Downloads, print, tell};
 use crate::recorder::Recorder;
 use crate::report;
 use crate::results::{self, Facts, Tested};
@@ -37,15 +37,13 @@ pub fn run(arguments: &TrainArguments) -> Outcome {
     };
     let mut config = match &resumed {
         Some((_, config)) => config.clone(),
-        None => {
-            Config::resolve(arguments.config.as_deref(), std::env::vars(), &arguments.overrides())
-                .before_start()?
-        }
+        None => Config::resolve(arguments.config.as_deref(), environment(), &arguments.overrides())
+            .before_start()?,
     };
     let device = Device::new(config.threads, config.precision).before_start()?;
     let (prepared, mut trainer) =
         device.run(|| Prepared::load(&mut config, &device)).before_start()?;
-    eprintln!("{}", prepared.data_report);
+    tell(format_args!("{}", prepared.data_report));
 
     let (folder, info) = match resumed {
         Some((folder, _)) => (folder, None),
@@ -56,10 +54,16 @@ pub fn run(arguments: &TrainArguments) -> Outcome {
             (folder, Some(info))
         }
     };
-    eprintln!("run folder: {}", folder.path().display());
+    tell(format_args!("run folder: {}", folder.path().display()));
     let mut job = Job { config, device, prepared, folder, interrupt, started };
     let mut recorder = job.open(&mut trainer, info).before_start()?;
     job.train_and_test(&mut trainer, &mut recorder)
+}
+
+/// The environment, without what is no text and so can be no setting of ours.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// A new run, under the name the configuration gives it.
@@ -211,7 +215,10 @@ impl Job {
         match outcome {
             Ok(Some(())) => Ok(finished?),
             Ok(None) => {
-                eprintln!("go on with: ferrotune train --resume {}", self.folder.path().display());
+                tell(format_args!(
+                    "go on with: ferrotune train --resume {}",
+                    self.folder.path().display()
+                ));
                 Err(Failure::Interrupted)
             }
             Err(error) => Err(Failure::Job(error)),
@@ -298,7 +305,7 @@ impl Job {
             let record = trainer.state.epochs.last().context("an epoch has just ended")?;
             recorder.epoch(record)?;
             let seconds = epoch_started.elapsed().as_secs_f64();
-            eprintln!("{}", results::epoch_line(record, verdict.best, seconds));
+            tell(format_args!("{}", results::epoch_line(record, verdict.best, seconds)));
             if verdict.best {
                 let Prepared { base, card, .. } = &self.prepared;
                 let method = trainer::method(&self.config);
@@ -317,19 +324,22 @@ impl Job {
     fn announce(&self, trainer: &Trainer) {
         let model = &trainer.model;
         let (trained, frozen) = (model.parameters.count(), model.frozen);
-        eprintln!(
+        tell(format_args!(
             "{}: {trained} of {} parameters trained; {} threads, {}, {}",
             self.config.pretrained_model,
             trained + frozen,
             self.device.threads(),
             self.device.isa,
             self.device.precision_name()
-        );
+        ));
         if !model.newly_initialised.is_empty() {
-            eprintln!("new layers, trained and saved: {}", model.newly_initialised.join(", "));
+            tell(format_args!(
+                "new layers, trained and saved: {}",
+                model.newly_initialised.join(", ")
+            ));
         }
         if trainer.state.step > 0 {
-            eprintln!("resumed after step {}", trainer.state.step);
+            tell(format_args!("resumed after step {}", trainer.state.step));
         }
     }
 
@@ -360,7 +370,7 @@ impl Job {
 
     /// Tests the last and the best model, prints the table, writes the report.
     fn test(&mut self, trainer: &mut Trainer, recorder: &mut Recorder, note: &str) -> Result<()> {
-        eprintln!("{note}");
+        tell(format_args!("{note}"));
         let Prepared { dataset, classes, test, data_report, .. } = &self.prepared;
         let tested = |trainer: &Trainer| {
             self.device.run(|| -> Result<Tested> {
@@ -379,17 +389,18 @@ impl Job {
         let best = tested(trainer)?;
         let state = &trainer.state;
         let best_epoch = state.best.map_or(state.epoch, |(epoch, _)| epoch);
-        if test.rows() > 0 {
+        let table = if test.rows() > 0 {
             recorder.test("Last_Test_", state.epoch, &last.evaluation)?;
             recorder.test("Test_", best_epoch, &best.evaluation)?;
             let models = [
                 (format!("best model (epoch {best_epoch})"), &best),
                 (format!("last model (epoch {})", state.epoch), &last),
             ];
-            println!("{}", results::table(test.rows(), *classes, &models));
+            Some(results::table(test.rows(), *classes, &models))
         } else {
-            eprintln!("no test rows: nothing was tested");
-        }
+            tell(format_args!("no test rows: nothing was tested"));
+            None
+        };
         let run_name = recorder.info().run_name.clone();
         let facts = Facts {
             run_name: &run_name,
@@ -415,7 +426,10 @@ impl Job {
         durable::write(&markdown, report::markdown(&content).as_bytes())?;
         recorder.artifact(&html, "")?;
         recorder.artifact(&best_folder, "best")?;
-        eprintln!("report: {}", html.display());
+        if let Some(table) = table {
+            print(format_args!("{table}"))?;
+        }
+        tell(format_args!("report: {}", html.display()));
         Ok(())
     }
 }
