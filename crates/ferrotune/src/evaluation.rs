@@ -91,7 +91,7 @@ pub fn softmax(logits: &mut [f32], classes: usize) {
     }
 }
 
-/// The mean of −log softmax(x)[y] over the rows of `logits` [N, C]; 0 without rows.
+/// The mean of `−log softmax(x)[y]` over the rows of `logits` [N, C]; 0 without rows.
 fn mean_loss(logits: &[f32], labels: &[u32], classes: usize) -> f64 {
     let losses = logits.chunks(classes).zip(labels).map(|(row, &label)| {
         let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
