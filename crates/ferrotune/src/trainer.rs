@@ -82,15 +82,6 @@ pub struct Step {
     pub learning_rate: f64,
 }
 
-/// What an epoch's end decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// This epoch's model is the best so far.
-    pub best: bool,
-    /// Patience is at its end.
-    pub stop: bool,
-}
-
 /// A network, its optimizer and where they stand.
 #[derive(Debug)]
 pub struct Trainer {
@@ -269,11 +260,12 @@ impl Trainer {
         )
     }
 
-    /// Ends an epoch: evaluates on the validation split, keeps its figures, and decides.
+    /// Ends an epoch: evaluates on the validation split, keeps its figures, and says
+    /// whether the model is the best so far.
     ///
     /// # Errors
     /// The model gives answers that are not finite.
-    pub fn end_epoch(&mut self, validation: &Split) -> Result<Verdict> {
+    pub fn end_epoch(&mut self, validation: &Split) -> Result<bool> {
         let evaluation = self.evaluate(validation)?;
         let running = std::mem::take(&mut self.state.running);
         self.state.epoch += 1;
@@ -299,7 +291,7 @@ impl Trainer {
     }
 
     /// `value` is the higher the better.
-    fn judge(&mut self, value: f64) -> Verdict {
+    fn judge(&mut self, value: f64) -> bool {
         let early = &self.config.early_stopping;
         let state = &mut self.state;
         let best = state.best.is_none_or(|(_, best)| value > best);
@@ -312,8 +304,7 @@ impl Trainer {
         } else {
             state.epochs_without_progress += 1;
         }
-        let stop = early.patience > 0 && state.epochs_without_progress >= early.patience;
-        Verdict { best, stop }
+        best
     }
 }
 

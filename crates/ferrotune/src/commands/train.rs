@@ -301,12 +301,12 @@ impl Job {
                 }
             }
             bar.finish_and_clear();
-            let verdict = self.device.run(|| trainer.end_epoch(&self.prepared.validation))?;
+            let best = self.device.run(|| trainer.end_epoch(&self.prepared.validation))?;
             let record = trainer.state.epochs.last().context("an epoch has just ended")?;
             recorder.epoch(record)?;
             let seconds = epoch_started.elapsed().as_secs_f64();
-            tell(format_args!("{}", results::epoch_line(record, verdict.best, seconds)));
-            if verdict.best {
+            tell(format_args!("{}", results::epoch_line(record, best, seconds)));
+            if best {
                 let Prepared { base, card, .. } = &self.prepared;
                 let method = trainer::method(&self.config);
                 durable::replace_folder(&self.folder.best(), |folder| {
