@@ -1,6 +1,7 @@
 //! From files to examples: reads the splits, settles the label scheme on the training rows, and
 //! carves the splits that have no file of their own.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::labels::Value;
@@ -68,10 +69,11 @@ pub fn load(config: &DataConfig, files: &SplitFiles, seed: u64) -> Result<Datase
     );
     if validation_fraction > 0.0 || test_fraction > 0.0 {
         let classes = scheme.names.len();
+        let texts = train.iter().map(|e| &e.text).collect::<HashSet<_>>().len();
         let parts = carve(train, classes, validation_fraction, test_fraction, seed);
         let carved = |split, fraction, old: Vec<Example>, new: Vec<Example>| match fraction {
             0.0 => Ok(old),
-            _ if new.is_empty() => Err(Error::TooFewRows { split, fraction, rows }),
+            _ if new.is_empty() => Err(Error::TooFewRows { split, fraction, rows, texts }),
             _ => Ok(new),
         };
         let Parts { train: kept, validation: to_validation, test: to_test } = parts;

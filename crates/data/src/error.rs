@@ -82,10 +82,11 @@ pub enum Error {
     Config { key: &'static str, value: String, problem: String },
 
     #[error(
-        "a {split} split of {fraction} would be empty: the training file has only {rows} rows; \
-         give a {split} file or a larger fraction"
+        "a {split} split of {fraction} would be empty: the training file has {rows} rows with \
+         {texts} different texts, and rows of one text stay together; give a {split} file or a \
+         larger fraction"
     )]
-    TooFewRows { split: &'static str, fraction: f64, rows: usize },
+    TooFewRows { split: &'static str, fraction: f64, rows: usize, texts: usize },
 
     #[error("cannot load the tokenizer {}: {problem}", path.display())]
     Tokenizer { path: PathBuf, problem: String },
@@ -93,7 +94,8 @@ pub enum Error {
     #[error("the tokenizer {} has {bytes} bytes, more than the limit of {limit}", path.display())]
     TokenizerTooLarge { path: PathBuf, bytes: u64, limit: u64 },
 
-    #[error("cannot tokenize text {index}: {problem}")]
+    /// `index` counts the texts that were given, from 0; the caller knows where they come from.
+    #[error("cannot tokenize text {}: {problem}", index + 1)]
     Encode { index: usize, problem: String },
 }
 

@@ -123,6 +123,7 @@ fn single(label: &Value) -> Option<&Value> {
 
 /// The one dataset whose list-typed labels have a settled binary reading.
 fn is_unfair_tos(config: &DataConfig) -> bool {
-    let named = config.dataset.as_deref().unwrap_or_default().trim_end_matches('/');
+    let named = config.dataset.as_deref().unwrap_or_default();
+    let named = named.split('@').next().unwrap_or_default().trim_end_matches('/');
     config.train_file.is_none() && named.rsplit('/').next() == Some("unfair_tos")
 }

@@ -71,7 +71,7 @@ fn only_a_split_without_a_file_is_carved() -> Result<(), Error> {
 #[test]
 fn too_few_rows_to_carve_from_is_an_error() {
     let result = Folder::new().load(&DataConfig::default(), "a.csv", csv(0..6));
-    refused(result, &["validation split of 0.1", "only 6 rows"]);
+    refused(result, &["validation split of 0.1", "6 rows with 6 different texts"]);
 }
 
 #[test]

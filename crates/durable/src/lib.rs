@@ -34,16 +34,12 @@ fn at<'a>(step: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error
 /// Whatever creating, filling, syncing or renaming the file answers; the old file is then intact.
 pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let folder = parent(path);
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".tmp-")
-        .tempfile_in(folder)
-        .map_err(at("create a temporary file in", folder))?;
+    let mut temporary = new_file(folder).map_err(at("create a temporary file in", folder))?;
     {
         let mut buffered = BufWriter::with_capacity(1 << 20, temporary.as_file_mut());
         fill(&mut buffered).map_err(at("write", path))?;
         buffered.flush().map_err(at("write", path))?;
     }
-    make_readable(temporary.as_file()).map_err(at("set permissions of", path))?;
     temporary.as_file().sync_all().map_err(at("sync", path))?;
     temporary.persist(path).map_err(|e| at("rename", path)(e.error))?;
     sync_folder(folder)
@@ -130,6 +126,14 @@ pub fn remove_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// The folder that holds the content of `target` now: itself, or its `.old` sibling while (or
+/// after) a [`replace_folder`] stands between its two renames. For readers, who may not move things.
+#[must_use]
+pub fn readable_folder(target: &Path) -> PathBuf {
+    let old = sibling(target, "old");
+    if old.exists() && !target.exists() { old } else { target.to_path_buf() }
+}
+
 fn sibling(target: &Path, suffix: &str) -> PathBuf {
     let mut name = target.file_name().unwrap_or_default().to_os_string();
     name.push(".");
@@ -154,16 +158,16 @@ fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Temporary files are private; what we leave behind is as readable as any new file.
-#[cfg(unix)]
-fn make_readable(file: &File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn make_readable(_: &File) -> io::Result<()> {
-    Ok(())
+/// A temporary file with the permissions of any new file: the user's umask decides.
+fn new_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".tmp-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
 }
 
 #[cfg(test)]
@@ -205,7 +209,9 @@ mod tests {
 
         // Died between the two renames.
         fs::rename(&target, sibling(&target, "old"))?;
+        assert_eq!(fs::read(readable_folder(&target).join("state"))?, b"two");
         recover_folder(&target)?;
+        assert_eq!(readable_folder(&target), target);
         assert_eq!(fs::read(target.join("state"))?, b"two");
 
         // A fill that fails changes nothing.

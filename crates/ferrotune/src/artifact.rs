@@ -2,6 +2,7 @@
 //! `config.json`, and `ferrotune.json` with what those formats have no place for. `last/` and
 //! `best/` of a run are such folders; `last/` also holds what resuming needs.
 
+use crate::cli::Which;
 use crate::config::PrecisionName;
 use crate::device::Device;
 use anyhow::{Context, Result, bail};
@@ -143,12 +144,22 @@ pub struct Loaded {
 /// The folder of a run's model: `RUN/best` (or `RUN/last`), or a model folder itself.
 ///
 /// # Errors
-/// There is no model in it.
-pub fn locate(run: &Path, which: &str) -> Result<PathBuf> {
-    for folder in [run.join(which), run.to_path_buf()] {
-        if folder.join(CARD).is_file() {
-            return Ok(folder);
-        }
+/// There is no model in it, or `which` is asked of a folder that is one model.
+pub fn locate(run: &Path, which: Option<Which>) -> Result<PathBuf> {
+    if run.join(CARD).is_file() {
+        return match which {
+            Some(which) => bail!(
+                "{} is one model, so --model {} cannot choose: name the run folder above it",
+                run.display(),
+                which.folder()
+            ),
+            None => Ok(run.to_path_buf()),
+        };
+    }
+    let which = which.unwrap_or(Which::Best).folder();
+    let folder = durable::readable_folder(&run.join(which));
+    if folder.join(CARD).is_file() {
+        return Ok(folder);
     }
     bail!("no fine-tuned model in {}: looked for {which}/{CARD} and {CARD} there", run.display())
 }

@@ -308,6 +308,9 @@ impl Config {
         {
             bail!("training.class_weights is {weights:?}, but every weight must be positive");
         }
+        if let Some(uri) = &self.tracking.uri {
+            tracking::check_uri(uri).context("tracking.uri cannot be used")?;
+        }
         self.max_seconds()?;
         self.lora.check()?;
         self.data.check()?;
@@ -329,6 +332,11 @@ impl Config {
 
 /// Sets `a.b.c` to a TOML value, or to the text itself where it is none.
 fn set(tree: &mut Table, key: &str, text: &str) -> Result<()> {
+    if let Ok(number) = text.parse::<i128>()
+        && number > i128::from(i64::MAX)
+    {
+        bail!("{key} is {number}, but must be at most {}", i64::MAX);
+    }
     let value = format!("x = {text}")
         .parse::<Table>()
         .ok()

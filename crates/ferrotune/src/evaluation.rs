@@ -4,7 +4,7 @@
 use crate::metrics::{self, Classes, Scores};
 use anyhow::{Result, bail};
 use architectures::{Batch, Cpu, SequenceClassifier};
-use data::{Encoded, LabelScheme, Task};
+use data::{Encoded, Example, LabelScheme, Task, Tokenizer};
 
 /// One split as the engine reads it.
 #[derive(Debug)]
@@ -18,6 +18,23 @@ pub struct Split {
 }
 
 impl Split {
+    /// The tokens of labelled rows; `name` is what an error calls the split.
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses, with its row.
+    pub fn encode(tokenizer: &Tokenizer, examples: &[Example], name: &str) -> Result<Split> {
+        let texts: Vec<&str> = examples.iter().map(|e| e.text.as_str()).collect();
+        let labels = examples.iter().map(|e| e.label as u32).collect();
+        match tokenizer.encode_batch(&texts) {
+            Ok(encoded) => Ok(Split::new(encoded, labels)),
+            Err(data::Error::Encode { index, problem }) => bail!(
+                "cannot tokenize the {name} text in row {} of its file: {problem}",
+                examples[index].row
+            ),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Encoded rows and their classes; `labels` may be empty.
     pub fn new(encoded: Vec<Encoded>, labels: Vec<u32>) -> Split {
         let lengths = encoded.iter().map(|e| e.ids.len() as u32).collect();
@@ -53,16 +70,17 @@ pub struct Evaluation {
     pub scores: Scores,
 }
 
-/// The logits of each class by row, [N, C], in the split's order.
+/// The logits of each class by row, [N, C], in the split's order. `progress` is told of each batch's
+/// rows, and ends the work by an error.
 ///
 /// # Errors
-/// A logit is not finite: training diverged, or the weights are damaged.
+/// A logit is not finite: training diverged, or the weights are damaged. What `progress` answers.
 pub fn logits(
     backend: &Cpu,
     model: &SequenceClassifier<Cpu>,
     split: &Split,
     token_budget: usize,
-    mut progress: impl FnMut(usize),
+    mut progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<Vec<f32>> {
     let classes = model.labels;
     let mut all = vec![0.0; split.rows() * classes];
@@ -76,7 +94,7 @@ pub fn logits(
             }
             all[row as usize * classes..][..classes].copy_from_slice(logits);
         }
-        progress(rows.len());
+        progress(rows.len())?;
     }
     Ok(all)
 }
@@ -119,8 +137,9 @@ pub fn evaluate(
     split: &Split,
     classes: Classes,
     token_budget: usize,
+    progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<Evaluation> {
-    let mut answers = logits(backend, model, split, token_budget, |_| ())?;
+    let mut answers = logits(backend, model, split, token_budget, progress)?;
     let loss = mean_loss(&answers, &split.labels, classes.count());
     softmax(&mut answers, classes.count());
     let scores = metrics::scores(&answers, &split.labels, classes);

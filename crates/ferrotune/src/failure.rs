@@ -3,6 +3,7 @@
 use crate::interrupt::INTERRUPTED;
 use crate::progress::tell;
 use anyhow::Error;
+use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
 
 /// Why a command ended.
 #[derive(Debug)]
@@ -68,10 +69,11 @@ fn hint(error: &Error) -> Option<&'static str> {
     if error.chain().any(|cause| {
         cause
             .downcast_ref::<std::io::Error>()
-            .is_some_and(|io| io.kind() == std::io::ErrorKind::StorageFull)
+            .is_some_and(|io| matches!(io.kind(), StorageFull | QuotaExceeded | FileTooLarge))
     }) {
         return Some(
-            "the disk is full; the last whole checkpoint is intact, so make room and use --resume",
+            "no room on the disk, in the quota or in the file size limit; what was there before is \
+             intact: make room, and let a training run go on with `ferrotune train --resume RUN`",
         );
     }
     if error

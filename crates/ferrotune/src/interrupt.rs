@@ -8,6 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Exit code of an interrupted run.
 pub const INTERRUPTED: i32 = 130;
 
+/// Work was left because someone asked the process to end.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
 /// Whether someone asked the process to end.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt(Arc<State>);
@@ -46,5 +51,13 @@ impl Interrupt {
     /// Whether to end.
     pub fn requested(&self) -> bool {
         self.0.requested.load(Ordering::SeqCst)
+    }
+
+    /// For work that can be left at this point.
+    ///
+    /// # Errors
+    /// [`Interrupted`], if someone asked.
+    pub fn check(&self) -> Result<()> {
+        if self.requested() { Err(Interrupted.into()) } else { Ok(()) }
     }
 }

@@ -264,9 +264,13 @@ impl Trainer {
     /// whether the model is the best so far.
     ///
     /// # Errors
-    /// The model gives answers that are not finite.
-    pub fn end_epoch(&mut self, validation: &Split) -> Result<bool> {
-        let evaluation = self.evaluate(validation)?;
+    /// As [`evaluate`]; nothing has then changed.
+    pub fn end_epoch(
+        &mut self,
+        validation: &Split,
+        progress: impl FnMut(usize) -> Result<()>,
+    ) -> Result<bool> {
+        let evaluation = self.evaluate(validation, progress)?;
         let running = std::mem::take(&mut self.state.running);
         self.state.epoch += 1;
         self.state.step_in_epoch = 0;
@@ -284,10 +288,14 @@ impl Trainer {
     /// The model as it is now on a whole split.
     ///
     /// # Errors
-    /// The model gives answers that are not finite.
-    pub fn evaluate(&self, split: &Split) -> Result<Evaluation> {
+    /// As [`evaluate`].
+    pub fn evaluate(
+        &self,
+        split: &Split,
+        progress: impl FnMut(usize) -> Result<()>,
+    ) -> Result<Evaluation> {
         let budget = self.config.training.tokens_per_micro_batch;
-        evaluate(&self.backend, &self.model, split, self.classes, budget)
+        evaluate(&self.backend, &self.model, split, self.classes, budget, progress)
     }
 
     /// `value` is the higher the better.

@@ -254,7 +254,7 @@ fn a_full_disk_fails_the_job_and_leaves_no_half_checkpoint() {
     command.args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" \"$@\""]);
     command.arg(env!("CARGO_BIN_EXE_ferrotune")).args(scene.train_arguments(&[]));
     let answer = answer(command, b"");
-    answer.ended(1, &[".safetensors", "File too large"]);
+    answer.ended(1, &[".safetensors", "File too large", "hint: no room"]);
     let run = scene.run_folder();
     let left: Vec<_> = walk(run.as_ref());
     assert!(!left.iter().any(|name| name.contains("safetensors")), "{left:?}");
@@ -346,7 +346,37 @@ fn diverging_training_stops_with_step_and_tensor() {
     answer.ended(1, &["training diverged at step 2", "first in bert.", "lower learning rate"]);
 }
 
+#[test]
+fn a_tracking_address_that_cannot_be_used_leaves_no_run() {
+    let scene = Scene::new();
+    let answer = scene.train(&["tracking.uri=ftp://host/runs"]);
+    answer.refused(&["tracking.uri", "ftp://host/runs"]);
+    assert!(!scene.has_run());
+}
+
+#[test]
+fn rows_too_alike_to_be_split_are_refused_with_their_count() {
+    let scene = Scene::new();
+    let rows =
+        "{\"text\":\"We may end.\",\"label\":1}\n{\"text\":\"You can leave.\",\"label\":0}\n";
+    scene.file("same.jsonl", rows.repeat(20));
+    let settings = ["pretrained_model=model", "data.train_file=same.jsonl", "output_dir=runs"];
+    let mut arguments = vec!["train"];
+    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    scene.run(&arguments).refused(&["validation split of 0.1", "40 rows", "2 different texts"]);
+}
+
 // Test and predict.
+
+#[test]
+fn a_model_folder_offers_no_choice_of_models() {
+    let scene = Scene::new();
+    let run = scene.trained();
+    let best = format!("{run}/best");
+    let answer = scene.run(&["predict", &best, "we may end", "--model", "last"]);
+    answer.refused(&["best is one model", "--model last"]);
+    assert_eq!(scene.run(&["predict", &best, "we may end"]).code, Some(0));
+}
 
 #[test]
 fn a_folder_without_model_cannot_answer() {
@@ -362,7 +392,7 @@ fn texts_that_are_not_utf8_are_refused() {
     let scene = Scene::new();
     let run = scene.trained();
     let answer = scene.run_with_input(&["predict", &run], b"we may end\n\xff\xfe\n");
-    answer.refused(&["standard input is not UTF-8"]);
+    answer.refused(&["line 2 of standard input is not UTF-8"]);
 }
 
 #[test]

@@ -65,6 +65,7 @@ fn numbers_that_would_overflow_or_flood_the_machine_are_refused() {
     for (setting, part) in [
         ("training.batch_size=4611686018427387904", "training.batch_size is 4611686018427387904"),
         ("threads=1000000", "threads is 1000000"),
+        ("seed=18446744073709551615", "seed is 18446744073709551615"),
     ] {
         scene.train(&[setting]).refused(&[part, "at most"]);
         assert!(!scene.has_run());
@@ -126,5 +127,55 @@ fn an_environment_variable_that_is_no_text_is_none_of_ours() {
     let mut command = scene.command();
     command.args(scene.train_arguments(&[])).env("FOO", std::ffi::OsStr::from_bytes(&[0xff]));
     let answer = common::answer(command, b"");
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+}
+
+#[test]
+fn a_hub_data_set_is_pinned_to_the_commit_it_was_read_at() {
+    let scene = Scene::new();
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let cached = "cache/hub/datasets--tos--unfair_tos";
+    for folder in ["refs", &format!("snapshots/{commit}")] {
+        durable::create_folder(&scene.path(&format!("{cached}/{folder}"))).expect("a cache");
+    }
+    scene.file(&format!("{cached}/refs/main"), commit);
+    for (split, rows) in [("train", 40), ("validation", 10), ("test", 10)] {
+        let rows = common::jsonl(rows).replace("\"label\":1", "\"label\":[3]");
+        let rows = rows.replace("\"label\":0", "\"label\":[]");
+        scene.file(&format!("{cached}/snapshots/{commit}/{split}.jsonl"), rows);
+    }
+    let mut command = scene.command();
+    command.env("HF_HOME", scene.path("cache"));
+    let settings = [
+        "pretrained_model=model",
+        "output_dir=runs",
+        "training.max_epochs=1",
+        "data.dataset=tos/unfair_tos",
+        "data.max_length=32",
+    ];
+    command.arg("train");
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    let answer = common::answer(command, b"");
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    let run = scene.run_folder();
+    let config = std::fs::read_to_string(format!("{run}/config.toml")).expect("a configuration");
+    assert!(config.contains(&format!("dataset = \"tos/unfair_tos@{commit}\"")), "{config}");
+
+    let mut command = scene.command();
+    command.env("HF_HOME", scene.path("cache")).args(["test", &run, "--json"]);
+    let answer = common::answer(command, b"");
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    let card = std::fs::read_to_string(format!("{run}/best/ferrotune.json")).expect("a card");
+    assert!(card.contains("\"unfair\""), "{card}");
+}
+
+#[test]
+fn a_model_between_two_renames_still_answers() {
+    let scene = Scene::new();
+    let run = scene.trained();
+    std::fs::rename(format!("{run}/best"), format!("{run}/best.old")).expect("renamed");
+    let answer = scene.run(&["predict", &run, "we may end"]);
     assert_eq!(answer.code, Some(0), "{}", answer.stderr);
 }

@@ -158,3 +158,31 @@ fn signals_checkpoint_in_the_middle_of_an_epoch() {
         assert_eq!(uninterrupted, runs.resumed(signal), "SIG{signal}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn signals_end_a_long_validation_or_test() {
+    let runs = Runs(Scene::new());
+    for (long, epochs) in [("validation", "2"), ("test", "1")] {
+        runs.0.file("long.jsonl", common::jsonl(6000));
+        let settings =
+            [format!("data.{long}_file=long.jsonl"), format!("training.max_epochs={epochs}")];
+        let settings = settings.each_ref().map(String::as_str);
+        let uninterrupted = runs.whole(&format!("whole-{long}"), &settings);
+        let mut child = runs.start(&runs.arguments(long, &settings));
+        let waiting = Instant::now();
+        while runs.folder(long).is_none_or(|run| !run.join("last").is_dir()) {
+            assert!(waiting.elapsed() < Duration::from_secs(60), "no checkpoint");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        let mut kill = Command::new("kill");
+        let sent = kill.arg("-INT").arg(child.id().to_string()).status();
+        assert!(sent.expect("kill runs").success());
+        assert_eq!(child.wait().expect("a child").code(), Some(130), "in the {long}");
+        let run = runs.folder(long).expect("a run");
+        let record = std::fs::read_to_string(run.join("run.json")).expect("a record");
+        assert!(record.contains("KILLED"), "{record}");
+        assert_eq!(uninterrupted, runs.resumed(long), "in the {long}");
+    }
+}

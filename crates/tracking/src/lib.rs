@@ -58,6 +58,7 @@ pub use limits::{MAX_EXPERIMENT_LENGTH, MAX_KEY_LENGTH, MAX_PARAM_LENGTH, MAX_TA
 pub use record::RunRecord;
 pub use run::{Metric, RunInfo, Status, new_run_id, new_run_name, now_ms};
 pub use tags::standard_tags;
+pub use uri::check_uri;
 
 /// Something that keeps what a run reports. Every call can be repeated without harm, except
 /// [`log_metrics`](Tracker::log_metrics), which adds points.

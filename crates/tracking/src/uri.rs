@@ -6,6 +6,14 @@ use std::path::{Path, PathBuf};
 use crate::error::at;
 use crate::{Error, Result};
 
+/// Whether runs can be recorded under a tracking URI, as far as its text tells.
+///
+/// # Errors
+/// [`Error::Uri`] with the reason.
+pub fn check_uri(uri: &str) -> Result<()> {
+    local_folder(uri).map(drop)
+}
+
 /// The absolute folder that a tracking URI names.
 pub(crate) fn local_folder(uri: &str) -> Result<PathBuf> {
     let refused = |reason| Error::Uri { uri: uri.to_owned(), reason };

@@ -8,7 +8,7 @@ use crate::cli::PredictArguments;
 use crate::evaluation::{Split, logits, predicted, softmax};
 use crate::failure::{BeforeStart, Outcome};
 use crate::progress::{Downloads, bar};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde_json::{Map, Value, json};
 use std::io::{BufWriter, Read, Write};
 
@@ -17,7 +17,7 @@ const TOKEN_BUDGET: usize = 4096;
 
 /// Runs the command.
 pub fn run(arguments: &PredictArguments) -> Outcome {
-    let folder = artifact::locate(&arguments.run, arguments.model.folder()).before_start()?;
+    let folder = artifact::locate(&arguments.run, arguments.model).before_start()?;
     let downloads = Downloads::default();
     let (loaded, device) = artifact::load(&folder, &downloads).before_start()?;
     let tokenizer = loaded.tokenizer(&folder).before_start()?;
@@ -27,8 +27,10 @@ pub fn run(arguments: &PredictArguments) -> Outcome {
         let plain: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
         let split = Split::new(tokenizer.encode_batch(&plain)?, Vec::new());
         let bar = bar(texts.len() as u64, "{wide_bar} {pos}/{len} texts  ETA {eta}");
-        let mut answers =
-            logits(&loaded.backend, &loaded.model, &split, TOKEN_BUDGET, |n| bar.inc(n as u64))?;
+        let mut answers = logits(&loaded.backend, &loaded.model, &split, TOKEN_BUDGET, |rows| {
+            bar.inc(rows as u64);
+            Ok(())
+        })?;
         softmax(&mut answers, names.len());
         bar.finish_and_clear();
         Ok(answers)
@@ -80,7 +82,12 @@ fn texts(arguments: &PredictArguments, column: &str) -> Result<Vec<(Option<usize
     if !arguments.texts.is_empty() {
         return Ok(arguments.texts.iter().map(|text| (None, text.clone())).collect());
     }
-    let mut input = String::new();
-    std::io::stdin().read_to_string(&mut input).context("standard input is not UTF-8 text")?;
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+    let input = String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
+        anyhow!("line {line} of standard input is not UTF-8 text")
+    })?;
     Ok(input.lines().map(|line| (None, line.to_owned())).collect())
 }

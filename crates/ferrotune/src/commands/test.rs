@@ -6,7 +6,7 @@ use crate::commands::train::split_files;
 use crate::config::Config;
 use crate::evaluation::{Split, classes_of, evaluate};
 use crate::failure::{BeforeStart, Outcome};
-use crate::progress::{Downloads, print};
+use crate::progress::{Downloads, bar, print};
 use crate::results::{self, Tested};
 use anyhow::{Context, Result, bail};
 use data::Example;
@@ -16,17 +16,21 @@ const TOKEN_BUDGET: usize = 4096;
 
 /// Runs the command.
 pub fn run(arguments: &TestArguments) -> Outcome {
-    let folder = artifact::locate(&arguments.run, arguments.model.folder()).before_start()?;
+    let folder = artifact::locate(&arguments.run, arguments.model).before_start()?;
     let downloads = Downloads::default();
     let (loaded, device) = artifact::load(&folder, &downloads).before_start()?;
     let examples = rows(arguments, &loaded.card).before_start()?;
     let tokenizer = loaded.tokenizer(&folder).before_start()?;
     let classes = classes_of(&loaded.card.labels);
     let tested = device.run(|| -> Result<Tested> {
-        let texts: Vec<&str> = examples.iter().map(|e| e.text.as_str()).collect();
-        let labels = examples.iter().map(|e| e.label as u32).collect();
-        let split = Split::new(tokenizer.encode_batch(&texts)?, labels);
-        let evaluation = evaluate(&loaded.backend, &loaded.model, &split, classes, TOKEN_BUDGET)?;
+        let split = Split::encode(&tokenizer, &examples, "test")?;
+        let bar = bar(examples.len() as u64, "{wide_bar} {pos}/{len} texts  ETA {eta}");
+        let evaluation =
+            evaluate(&loaded.backend, &loaded.model, &split, classes, TOKEN_BUDGET, |rows| {
+                bar.inc(rows as u64);
+                Ok(())
+            })?;
+        bar.finish_and_clear();
         Ok(Tested::new(evaluation, &split.labels, classes, loaded.card.seed))
     })?;
     if arguments.json {
@@ -39,7 +43,8 @@ pub fn run(arguments: &TestArguments) -> Outcome {
         });
         print(format_args!("{json}"))?;
     } else {
-        let models = [(format!("{} model", arguments.model.folder()), &tested)];
+        let which = folder.file_name().unwrap_or_default().to_string_lossy();
+        let models = [(format!("{} model", which.trim_end_matches(".old")), &tested)];
         print(format_args!("{}", results::table(examples.len(), classes, &models)))?;
     }
     Ok(())

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::device::Device;
 use crate::evaluation::{Split, classes_of};
 use crate::failure::{BeforeStart, Failure, Outcome};
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, Interrupted};
 use crate::metrics::Classes;
 use crate::progress::{self, Downloads, print, tell};
 use crate::recorder::Recorder;
@@ -20,7 +20,6 @@ use crate::trainer::{self, Trainer};
 use anyhow::{Context, Result, bail};
 use architectures::{Cpu, Method, SequenceClassifier, peft};
 use data::{DataReport, Dataset, SplitFiles, Tokenizer};
-use std::path::Path;
 use std::time::{Duration, Instant};
 use tracking::{RunInfo, Status};
 
@@ -121,23 +120,7 @@ impl Prepared {
                 config.pretrained_model
             );
         }
-        let tokenizer_file = base.folder.join("tokenizer.json");
-        let tokenizer = Tokenizer::from_file(&tokenizer_file, config.data.max_length)?;
-        let highest = tokenizer.highest_id() as usize;
-        if highest >= model.config.vocab_size {
-            bail!(
-                "{} gives token id {highest}, but the model has {} embeddings",
-                tokenizer_file.display(),
-                model.config.vocab_size
-            );
-        }
-        let [train, validation, test] =
-            [&dataset.train, &dataset.validation, &dataset.test].map(|examples| {
-                let texts: Vec<&str> = examples.iter().map(|e| e.text.as_str()).collect();
-                let labels = examples.iter().map(|e| e.label as u32).collect();
-                tokenizer.encode_batch(&texts).map(|encoded| Split::new(encoded, labels))
-            });
-        let (train, validation, test) = (train?, validation?, test?);
+        let [train, validation, test] = tokenized(config, &dataset, &base, &model.config)?;
         let encoded = [&train, &validation, &test].map(|split| split.encoded.as_slice());
         let data_report = DataReport::new(&dataset, encoded, config.data.max_length);
         let card = Card {
@@ -158,7 +141,35 @@ impl Prepared {
     }
 }
 
-/// The files of each split, with the configuration's paths made absolute.
+/// The three splits as tokens of the base model's tokenizer.
+///
+/// # Errors
+/// The tokenizer is damaged or of another model, or refuses a text.
+pub fn tokenized(
+    config: &Config,
+    dataset: &Dataset,
+    base: &Base,
+    model: &architectures::Config,
+) -> Result<[Split; 3]> {
+    let file = base.folder.join("tokenizer.json");
+    let tokenizer = Tokenizer::from_file(&file, config.data.max_length)?;
+    let highest = tokenizer.highest_id() as usize;
+    if highest >= model.vocab_size {
+        bail!(
+            "{} gives token id {highest}, but the model has {} embeddings",
+            file.display(),
+            model.vocab_size
+        );
+    }
+    Ok([
+        Split::encode(&tokenizer, &dataset.train, "training")?,
+        Split::encode(&tokenizer, &dataset.validation, "validation")?,
+        Split::encode(&tokenizer, &dataset.test, "test")?,
+    ])
+}
+
+/// The files of each split; paths in the configuration become absolute, and a hub data set is
+/// pinned to its commit.
 pub fn split_files(config: &mut Config, progress: &dyn sources::Progress) -> Result<SplitFiles> {
     let data = &mut config.data;
     let mut files = SplitFiles::default();
@@ -167,9 +178,12 @@ pub fn split_files(config: &mut Config, progress: &dyn sources::Progress) -> Res
             data.dataset.as_deref().context("neither data.dataset nor data.train_file is set")?;
         let found = sources::dataset(name, &sources::Settings::from_env(), progress)?;
         files = SplitFiles { train: found.train, validation: found.validation, test: found.test };
-        if Path::new(name).is_dir() {
-            data.dataset = Some(std::path::absolute(name)?.display().to_string());
-        }
+        data.dataset = match found.revision {
+            Some(commit) => {
+                Some(format!("{}@{commit}", name.split('@').next().unwrap_or_default()))
+            }
+            None => Some(std::path::absolute(name)?.display().to_string()),
+        };
     }
     for (file, split) in [
         (&mut data.train_file, &mut files.train),
@@ -204,7 +218,10 @@ impl Job {
     fn train_and_test(&mut self, trainer: &mut Trainer, recorder: &mut Recorder) -> Outcome {
         let outcome = self.train(trainer, recorder).and_then(|end| match end {
             End::Interrupted => Ok(None),
-            End::Finished(note) => self.test(trainer, recorder, &note).map(Some),
+            End::Finished(note) => match self.test(trainer, recorder, &note) {
+                Err(error) if error.is::<Interrupted>() => Ok(None),
+                tested => tested.map(Some),
+            },
         });
         let status = match &outcome {
             Ok(Some(())) => Status::Finished,
@@ -301,7 +318,17 @@ impl Job {
                 }
             }
             bar.finish_and_clear();
-            let best = self.device.run(|| trainer.end_epoch(&self.prepared.validation))?;
+            let ended = self
+                .device
+                .run(|| trainer.end_epoch(&self.prepared.validation, |_| self.interrupt.check()));
+            let best = match ended {
+                // Resumed, the run evaluates first.
+                Err(error) if error.is::<Interrupted>() => {
+                    self.checkpoint(trainer, recorder)?;
+                    return Ok(End::Interrupted);
+                }
+                other => other?,
+            };
             let record = trainer.state.epochs.last().context("an epoch has just ended")?;
             recorder.epoch(record)?;
             let seconds = epoch_started.elapsed().as_secs_f64();
@@ -374,7 +401,7 @@ impl Job {
         let Prepared { dataset, classes, test, data_report, .. } = &self.prepared;
         let tested = |trainer: &Trainer| {
             self.device.run(|| -> Result<Tested> {
-                let evaluation = trainer.evaluate(test)?;
+                let evaluation = trainer.evaluate(test, |_| self.interrupt.check())?;
                 Ok(Tested::new(evaluation, &test.labels, *classes, self.config.seed))
             })
         };
