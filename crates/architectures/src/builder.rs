@@ -10,9 +10,8 @@ use crate::lora::Method;
 use crate::norm::LayerNorm;
 use crate::parameters::{ParameterId, Parameters};
 use crate::pass::Site;
+use crate::random;
 use kernels::Precision;
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
 
 pub(crate) struct Builder<'a, B: Backend> {
     pub(crate) backend: &'a B,
@@ -127,9 +126,10 @@ impl<'a, B: Backend> Builder<'a, B> {
         }
         let (a_name, b_name) = (format!("{name}.lora_A.weight"), format!("{name}.lora_B.weight"));
         let bound = 1.0 / (input as f32).sqrt();
-        let mut random = self.random(&a_name);
-        let a: Vec<f32> =
-            (0..config.r * input).map(|_| bound * (2.0 * uniform(&mut random) - 1.0)).collect();
+        let mut random = random::generator(self.seed, &a_name);
+        let a: Vec<f32> = (0..config.r * input)
+            .map(|_| bound * (2.0 * random::uniform(&mut random) - 1.0))
+            .collect();
         Some(Lora {
             a: self.parameter(&a_name, &[config.r, input], &a),
             b: self.parameter(&b_name, &[out, config.r], &vec![0.0; out * config.r]),
@@ -163,9 +163,10 @@ impl<'a, B: Backend> Builder<'a, B> {
             (Some(weight), Some(bias)) => (weight, bias),
             _ => {
                 self.newly_initialised.extend([weight_name.clone(), bias_name.clone()]);
-                let mut random = self.random(&weight_name);
+                let mut random = random::generator(self.seed, &weight_name);
                 let deviation = self.config.initializer_range;
-                let weight = (0..out * input).map(|_| deviation * normal(&mut random)).collect();
+                let weight =
+                    (0..out * input).map(|_| deviation * random::normal(&mut random)).collect();
                 (weight, vec![0.0; out])
             }
         };
@@ -174,26 +175,4 @@ impl<'a, B: Backend> Builder<'a, B> {
         let weight = Weight::Trained { id, precision: Precision::F32 };
         Ok(Linear { weight, bias, lora: None, out })
     }
-
-    /// A generator for one tensor, a function of the seed and the tensor's name: adding a layer
-    /// changes no other layer's numbers.
-    fn random(&self, name: &str) -> ChaCha8Rng {
-        // FNV-1a.
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        ChaCha8Rng::seed_from_u64(self.seed ^ hash)
-    }
-}
-
-/// In 0..1.
-fn uniform(random: &mut impl Rng) -> f32 {
-    (random.next_u32() >> 8) as f32 / (1 << 24) as f32
-}
-
-/// Standard normal, by Box and Muller's transform.
-fn normal(random: &mut impl Rng) -> f32 {
-    let radius = (-2.0 * f64::from(1.0 - uniform(random)).ln()).sqrt();
-    let angle = 2.0 * std::f64::consts::PI * f64::from(uniform(random));
-    (radius * angle.cos()) as f32
 }

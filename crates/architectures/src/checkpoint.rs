@@ -5,7 +5,7 @@
 //! Old checkpoints call a LayerNorm's weight and bias gamma and beta; checkpoints of a bare encoder
 //! lack the root prefix (`bert.`). Both are found under the canonical name.
 
-use crate::Error;
+use crate::{Error, random};
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,13 +93,21 @@ impl TensorFile {
     }
 }
 
-/// All weights of a model folder.
+/// All weights of a model.
 #[derive(Debug)]
-pub struct Checkpoint {
-    folder: PathBuf,
-    files: Vec<TensorFile>,
-    /// Which file holds a tensor.
-    index: BTreeMap<String, usize>,
+pub struct Checkpoint(Source);
+
+#[derive(Debug)]
+enum Source {
+    Files {
+        folder: PathBuf,
+        files: Vec<TensorFile>,
+        /// Which file holds a tensor.
+        index: BTreeMap<String, usize>,
+    },
+    Random {
+        seed: u64,
+    },
 }
 
 impl Checkpoint {
@@ -110,21 +118,20 @@ impl Checkpoint {
     pub fn open(folder: &Path) -> Result<Checkpoint, Error> {
         let single = folder.join("model.safetensors");
         let paths = if single.is_file() { vec![single] } else { shards(folder)? };
-        let mut checkpoint =
-            Checkpoint { folder: folder.to_path_buf(), files: Vec::new(), index: BTreeMap::new() };
+        let (mut files, mut index) = (Vec::new(), BTreeMap::new());
         for path in paths {
             let file = TensorFile::open(&path)?;
             for name in file.names()? {
-                checkpoint.index.insert(name, checkpoint.files.len());
+                index.insert(name, files.len());
             }
-            checkpoint.files.push(file);
+            files.push(file);
         }
-        Ok(checkpoint)
+        Ok(Checkpoint(Source::Files { folder: folder.to_path_buf(), files, index }))
     }
 
-    /// The folder it was opened from.
-    pub fn folder(&self) -> &Path {
-        &self.folder
+    /// Untrained weights of any shape, for benchmarks: a function of the seed and a tensor's name.
+    pub fn random(seed: u64) -> Checkpoint {
+        Checkpoint(Source::Random { seed })
     }
 
     /// The numbers of the tensor with this canonical name and shape, or `None` where the
@@ -133,9 +140,13 @@ impl Checkpoint {
     /// # Errors
     /// The tensor has another shape, or holds no finite numbers.
     pub fn find(&self, root: &str, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>, Error> {
+        let (files, index) = match &self.0 {
+            Source::Files { files, index, .. } => (files, index),
+            Source::Random { seed } => return Ok(Some(untrained(*seed, name, shape))),
+        };
         for candidate in candidates(root, name) {
-            let Some(&file) = self.index.get(&candidate) else { continue };
-            let file = &self.files[file];
+            let Some(&file) = index.get(&candidate) else { continue };
+            let file = &files[file];
             let Some((found, data)) = file.tensor(&candidate)? else { continue };
             if found != shape {
                 let (path, expected) = (file.path.clone(), shape.to_vec());
@@ -152,11 +163,29 @@ impl Checkpoint {
     /// It is not there, or as for `find`.
     pub fn get(&self, root: &str, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
         self.find(root, name, shape)?.ok_or_else(|| Error::MissingTensor {
-            path: self.folder.clone(),
+            path: match &self.0 {
+                Source::Files { folder, .. } => folder.clone(),
+                Source::Random { .. } => PathBuf::new(),
+            },
             name: name.to_owned(),
             looked: candidates(root, name).join(", "),
         })
     }
+}
+
+/// What a new network has: LayerNorms that change nothing, biases of 0, weights with a deviation of
+/// 0.02.
+fn untrained(seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
+    let size = shape.iter().product();
+    if name.ends_with("bias") {
+        return vec![0.0; size];
+    }
+    if name.ends_with("LayerNorm.weight") {
+        return vec![1.0; size];
+    }
+    let bound = 0.02 * 3.0f32.sqrt();
+    let mut random = random::generator(seed, name);
+    (0..size).map(|_| bound * (2.0 * random::uniform(&mut random) - 1.0)).collect()
 }
 
 /// The names under which a tensor may be stored, the canonical one first.

@@ -122,7 +122,23 @@ impl<B: Backend> SequenceClassifier<B> {
             lora.check()?;
         }
         let checkpoint = Checkpoint::open(folder)?;
-        let mut builder = Builder::new(backend, &checkpoint, &config, family.root(), method, seed);
+        Self::build(backend, family, config, &checkpoint, labels, method, seed)
+    }
+
+    /// A network of this shape with weights from a checkpoint.
+    ///
+    /// # Errors
+    /// The checkpoint lacks a tensor, or a setting of the method is out of range.
+    pub fn build(
+        backend: &B,
+        family: Family,
+        config: Config,
+        checkpoint: &Checkpoint,
+        labels: usize,
+        method: &Method,
+        seed: u64,
+    ) -> Result<Self, Error> {
+        let mut builder = Builder::new(backend, checkpoint, &config, family.root(), method, seed);
         let embeddings = bert::embeddings(&mut builder, family.first_position(&config))?;
         let layers = bert::layers(&mut builder)?;
         let head = match family {

@@ -23,6 +23,7 @@ mod optimizer;
 mod parameters;
 mod pass;
 pub mod peft;
+mod random;
 mod roberta;
 
 pub use backend::{AttentionSaved, AttentionShape, Backend, Norm, Product, Shape};

@@ -30,6 +30,8 @@ pub enum Command {
     Test(TestArguments),
     /// Classify texts: arguments, a file, or lines of standard input; JSONL out.
     Predict(PredictArguments),
+    /// Measure this machine: optimizer steps, epochs or predictions per second, and memory.
+    Bench(BenchArguments),
 }
 
 /// Arguments of `train`.
@@ -145,9 +147,9 @@ pub struct TestArguments {
     /// Labelled rows to test on; the run's own test split by default.
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Which of the run's models.
-    #[arg(long, default_value = "best")]
-    pub model: Which,
+    /// Which of the run's models; the best by default.
+    #[arg(long)]
+    pub model: Option<Which>,
     /// Print JSON instead of a table.
     #[arg(long)]
     pub json: bool,
@@ -169,7 +171,57 @@ pub struct PredictArguments {
     /// Column of the file that holds the text; the one trained with by default.
     #[arg(long, value_name = "COLUMN", requires = "file")]
     pub text_column: Option<String>,
-    /// Which of the run's models.
-    #[arg(long, default_value = "best")]
-    pub model: Which,
+    /// Which of the run's models; the best by default.
+    #[arg(long)]
+    pub model: Option<Which>,
 }
+
+/// What `bench` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    /// Optimizer steps on 32 sequences of 128 tokens.
+    Step,
+    /// Passes over the training rows.
+    Epoch,
+    /// Predictions for the test rows.
+    Predict,
+}
+
+/// A network's shape, with random weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shape {
+    /// 12 layers of 768; 124.6 M parameters.
+    RobertaBase,
+    /// 6 layers of 384; 22.7 M parameters.
+    MinilmL6,
+}
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+#[command(after_help = BENCH_EXAMPLES)]
+pub struct BenchArguments {
+    /// What to measure.
+    #[arg(default_value = "step")]
+    pub workload: Workload,
+    /// A shape with random weights instead of the configuration's model; the tokenizer stays.
+    #[arg(long)]
+    pub shape: Option<Shape>,
+    /// Configuration file (TOML), as for train.
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set any configuration key, such as precision=32-true. Repeatable.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Times it is measured, after a warm-up of one; the median is reported.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub repeats: usize,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  ferrotune bench                                # RoBERTa-base shapes, LoRA r 8 on query and value
+  ferrotune bench --set precision=32-true --set threads=1
+  ferrotune bench epoch --config examples/unfair_tos_minilm.toml --repeats 1";

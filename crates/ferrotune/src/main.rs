@@ -39,6 +39,7 @@ fn main() {
     let outcome = match Cli::parse().command {
         Command::Train(arguments) => commands::train::run(&arguments),
         Command::Test(arguments) => commands::test::run(&arguments),
+        Command::Bench(arguments) => commands::bench::run(&arguments),
         Command::Predict(arguments) => commands::predict::run(&arguments),
     };
     if let Err(failure) = outcome {

@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+pub mod bench;
 pub mod predict;
 pub mod test;
 pub mod train;

@@ -1,0 +1,219 @@
+//! `ferrotune bench`: how fast this machine trains and predicts, and in how much memory.
+//!
+//! Every workload runs once to warm up and then `--repeats` times; the median is reported beside the
+//! extremes. Random weights are as good as trained ones here: no operation's time depends on them.
+
+use crate::artifact::Base;
+use crate::cli::{BenchArguments, Shape, Workload};
+use crate::commands::train::{split_files, tokenized};
+use crate::config::Config;
+use crate::device::Device;
+use crate::evaluation::{Split, classes_of, logits};
+use crate::failure::{BeforeStart, Outcome};
+use crate::metrics::Classes;
+use crate::progress::{Downloads, bar, print};
+use crate::trainer::{self, Trainer};
+use anyhow::{Result, bail};
+use architectures::{Checkpoint, Cpu, Family, SequenceClassifier};
+use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use data::Encoded;
+use std::path::Path;
+use std::time::Instant;
+
+/// Sequences and their length in the workload `step`.
+const BATCH: (usize, usize) = (32, 128);
+/// Tokens computed at a time in the workload `predict`.
+const TOKEN_BUDGET: usize = 4096;
+
+/// Runs the command.
+pub fn run(arguments: &BenchArguments) -> Outcome {
+    let config = Config::resolve(arguments.config.as_deref(), std::iter::empty(), &arguments.set)
+        .before_start()?;
+    let device = Device::new(config.threads, config.precision).before_start()?;
+    let mut bench = device.run(|| Bench::prepare(arguments, config, &device)).before_start()?;
+    let figures = device.run(|| bench.measure(arguments))?;
+    let median = figures.seconds[figures.seconds.len() / 2];
+    let rate = figures.tokens as f64 / median;
+    let (least, most) = (figures.seconds[0], figures.seconds[figures.seconds.len() - 1]);
+    if arguments.json {
+        print(format_args!(
+            "{}",
+            serde_json::json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "workload": figures.what,
+                "processor": processor(),
+                "instruction_set": device.isa.to_string(),
+                "precision": device.precision_name(),
+                "threads": device.threads(),
+                "sequences": figures.sequences,
+                "tokens": figures.tokens,
+                "seconds": figures.seconds,
+                "median_seconds": median,
+                "tokens_per_second": rate,
+                "peak_memory_bytes": peak_memory(),
+            })
+        ))?;
+        return Ok(());
+    }
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED);
+    let memory = match peak_memory() {
+        Some(bytes) => format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30)),
+        None => "unknown here".to_owned(),
+    };
+    for (name, value) in [
+        ("workload", figures.what),
+        ("processor", processor()),
+        (
+            "device",
+            format!("{} threads, {}, {}", device.threads(), device.isa, device.precision_name()),
+        ),
+        ("work", format!("{} sequences, {} tokens", figures.sequences, figures.tokens)),
+        ("median of", figures.seconds.len().to_string()),
+        ("seconds", format!("{median:.3} ({least:.3} to {most:.3})")),
+        ("tokens per second", format!("{rate:.0}")),
+        ("peak memory", memory),
+    ] {
+        table.add_row([name.to_owned(), value]);
+    }
+    Ok(print(format_args!("{table}"))?)
+}
+
+/// What is measured.
+struct Bench {
+    trainer: Trainer,
+    /// Training rows of `step` and `epoch`, test rows of `predict`.
+    split: Split,
+    what: String,
+}
+
+/// What came out.
+struct Figures {
+    what: String,
+    sequences: usize,
+    tokens: u64,
+    /// Ascending.
+    seconds: Vec<f64>,
+}
+
+impl Bench {
+    fn prepare(arguments: &BenchArguments, mut config: Config, device: &Device) -> Result<Bench> {
+        if arguments.repeats == 0 {
+            bail!("--repeats is 0, but must be at least 1");
+        }
+        let backend = Cpu::new(device.isa, device.precision);
+        let method = trainer::method(&config);
+        let shape = match (arguments.workload, arguments.shape) {
+            (Workload::Step, None) => Some(Shape::RobertaBase),
+            (_, shape) => shape,
+        };
+        let seed = config.seed;
+        let random = |shape: Shape, labels| {
+            let (family, network) = network(shape);
+            let checkpoint = Checkpoint::random(seed);
+            SequenceClassifier::build(&backend, family, network, &checkpoint, labels, &method, seed)
+        };
+        let name = shape.map_or(config.pretrained_model.clone(), |shape| format!("{shape:?}"));
+        let what = format!("{:?}, {name}, {:?}", arguments.workload, config.method).to_lowercase();
+        if let (Workload::Step, Some(shape)) = (arguments.workload, shape) {
+            let model = random(shape, 2)?;
+            config.training.batch_size = BATCH.0;
+            config.training.gradient_accumulation_steps = 1;
+            let split = synthetic(model.config.vocab_size);
+            let trainer = Trainer::new(backend, model, &config, Classes::Binary, &split)?;
+            return Ok(Bench { trainer, split, what });
+        }
+        let downloads = Downloads::default();
+        let base = Base::find(&config.pretrained_model, &downloads)?;
+        let files = split_files(&mut config, &downloads)?;
+        let dataset = data::load(&config.data, &files, config.seed)?;
+        let labels = dataset.labels.names.len();
+        let model = match shape {
+            Some(shape) => random(shape, labels)?,
+            None => SequenceClassifier::load(&backend, &base.folder, labels, &method, config.seed)?,
+        };
+        let [train, _, test] = tokenized(&config, &dataset, &base, &model.config)?;
+        let classes = classes_of(&dataset.labels);
+        let trainer = Trainer::new(backend, model, &config, classes, &train)?;
+        let split = if arguments.workload == Workload::Predict { test } else { train };
+        if split.rows() == 0 {
+            bail!("there are no test rows to predict");
+        }
+        Ok(Bench { trainer, split, what })
+    }
+
+    fn measure(&mut self, arguments: &BenchArguments) -> Result<Figures> {
+        let bar = bar(1 + arguments.repeats as u64, "measuring {wide_bar} {pos}/{len}");
+        let mut seconds = Vec::new();
+        for repeat in 0..=arguments.repeats {
+            let started = Instant::now();
+            match arguments.workload {
+                Workload::Step | Workload::Epoch => self.epoch()?,
+                Workload::Predict => {
+                    let Trainer { backend, model, .. } = &self.trainer;
+                    logits(backend, model, &self.split, TOKEN_BUDGET, |_| Ok(()))?;
+                }
+            }
+            if repeat > 0 {
+                seconds.push(started.elapsed().as_secs_f64());
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        seconds.sort_by(f64::total_cmp);
+        let tokens = self.split.lengths.iter().map(|&length| u64::from(length)).sum();
+        Ok(Figures { what: self.what.clone(), sequences: self.split.rows(), tokens, seconds })
+    }
+
+    fn epoch(&mut self) -> Result<()> {
+        self.trainer.state.step_in_epoch = 0;
+        for _ in 0..self.trainer.steps_per_epoch(&self.split) {
+            self.trainer.step(&self.split)?;
+        }
+        Ok(())
+    }
+}
+
+/// The batch of the workload `step`: ids that walk over the whole vocabulary, labels in turn.
+fn synthetic(vocabulary: usize) -> Split {
+    let (sequences, length) = BATCH;
+    let id = |token: usize| (token.wrapping_mul(0x9E37_79B9) % vocabulary) as u32;
+    let encoded = (0..sequences)
+        .map(|n| Encoded { ids: (n * length..(n + 1) * length).map(id).collect(), length })
+        .collect();
+    Split::new(encoded, (0..sequences as u32).map(|n| n % 2).collect())
+}
+
+/// The published configurations of these models.
+fn network(shape: Shape) -> (Family, architectures::Config) {
+    let (family, json) = match shape {
+        Shape::RobertaBase => (
+            Family::Roberta,
+            r#"{"model_type": "roberta", "vocab_size": 50265, "hidden_size": 768,
+                "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+                "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5,
+                "pad_token_id": 1}"#,
+        ),
+        Shape::MinilmL6 => (
+            Family::Bert,
+            r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 384,
+                "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536,
+                "max_position_embeddings": 512, "pad_token_id": 0}"#,
+        ),
+    };
+    (family, serde_json::from_str(json).expect("a configuration of ours"))
+}
+
+/// The most memory this process has had, file pages included, where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string(Path::new("/proc/self/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+/// The processor's name, where the system tells.
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    name.map_or(std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+}
