@@ -4,7 +4,7 @@
 //! Layout of a packed B: K is cut into blocks of [`KC`]; each block holds panels of `NR` columns
 //! (3 vectors; the last panel as few vectors as it needs), each panel one row of `NR` units per
 //! step of K. A unit is one f32, or for native bf16 a pair of bf16 from neighbouring rows. A is
-//! read through a padded copy of one row block, so that its rows never fall on the same cache set.
+//! read through a copy of one row block in tiles of 8 rows, the 8 units of a step side by side.
 //!
 //! An element of C is summed in one order (K ascending, block by block) whatever the shape around
 //! it, the thread that computes it or their number: results are bit-equal for any thread count and
@@ -18,11 +18,13 @@ pub use pack::PackedMatrix;
 use crate::{Isa, Precision};
 use rayon::prelude::*;
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Steps of K per block: a panel of 48 columns then takes 72 KiB and stays in the L2 cache.
 pub(crate) const KC: usize = 384;
-/// Rows of A per block: with `KC` steps 96 KiB, beside the panel in L2.
-const MC: usize = 64;
+/// Most and fewest rows of A per block. A block passes over all of B, which comes from L3 or memory:
+/// the more rows, the less that costs. With `KC` steps 256 rows take 384 KiB, beside the panel in L2.
+const MC: Range<usize> = 64..256;
 
 /// A read-only matrix over a slice: element (i, j) is `data[i·row_stride + j·column_stride]`.
 #[derive(Clone, Copy, Debug)]
@@ -102,17 +104,18 @@ pub fn gemm(isa: Isa, a: Matrix<'_>, b: &PackedMatrix, c: &mut [f32], epilogue: 
         return;
     }
     b.check(isa);
-    let row_blocks = m.div_ceil(MC);
     let panels = b.panels();
-    // Few row blocks: cut columns too, so that every thread has work. Which thread computes an
+    // A few tasks per thread; where rows are few, columns are cut too. Which thread computes an
     // element does not change its bits.
-    let wanted = 4 * rayon::current_num_threads();
+    let wanted = 2 * rayon::current_num_threads();
+    let block_rows = m.div_ceil(wanted).next_multiple_of(tile::ROWS).clamp(MC.start, MC.end);
+    let row_blocks = m.div_ceil(block_rows);
     let column_parts = wanted.div_ceil(row_blocks).clamp(1, panels);
     let small = m * n * b.rows() < 1 << 18;
     let output = Output { data: c.as_mut_ptr(), row_stride: n };
     let task = |index: usize| {
         let (block, part) = (index / column_parts, index % column_parts);
-        let rows = block * MC..(block * MC + MC).min(m);
+        let rows = block * block_rows..((block + 1) * block_rows).min(m);
         let panels = part * panels / column_parts..(part + 1) * panels / column_parts;
         // SAFETY: tasks cover disjoint blocks of C, which is borrowed mutably for this call.
         unsafe { block_product(isa, a, b, rows, panels, output, epilogue) }
@@ -193,30 +196,24 @@ pub(crate) unsafe fn block_product(
     epilogue: Epilogue<'_>,
 ) {
     let mut copy = with_scratch(|scratch| std::mem::take(&mut scratch.rows));
-    let mut first = rows.start;
-    while first < rows.end {
-        let count = (rows.end - first).min(MC);
-        for (block, steps) in b.blocks() {
-            let row_stride = pack::copy_rows(isa, a, b, first, count, steps.clone(), &mut copy);
-            let call = tile::Call {
-                a: copy.as_ptr(),
-                row_stride,
-                rows: count,
-                units: b.units(&steps),
-                // SAFETY: row `first` lies inside C.
-                c: unsafe { output.data.add(first * output.row_stride) },
-                row_stride_c: output.row_stride,
-                alpha: epilogue.alpha,
-                accumulate: epilogue.accumulate || block > 0,
-                bias: if block == 0 { epilogue.bias } else { None },
-            };
-            for panel in panels.clone() {
-                // SAFETY: the copy covers `count` rows rounded up to whole tiles; the panel is
-                // packed for this instruction set; the caller vouches for C.
-                unsafe { tile::panel_product(isa, &call, b.panel(block, panel)) };
-            }
+    for (block, steps) in b.blocks() {
+        pack::copy_rows(isa, a, b, rows.start, rows.len(), steps.clone(), &mut copy);
+        let call = tile::Call {
+            a: copy.as_ptr(),
+            rows: rows.len(),
+            units: b.units(&steps),
+            // SAFETY: the first row lies inside C.
+            c: unsafe { output.data.add(rows.start * output.row_stride) },
+            row_stride_c: output.row_stride,
+            alpha: epilogue.alpha,
+            accumulate: epilogue.accumulate || block > 0,
+            bias: if block == 0 { epilogue.bias } else { None },
+        };
+        for panel in panels.clone() {
+            // SAFETY: the copy covers the rows, rounded up to whole tiles; the panel is packed for
+            // this instruction set; the caller vouches for C.
+            unsafe { tile::panel_product(isa, &call, b.panel(block, panel)) };
         }
-        first += count;
     }
     with_scratch(|scratch| scratch.rows = copy);
 }

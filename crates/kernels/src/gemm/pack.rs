@@ -1,5 +1,6 @@
-//! Packing: B into panels, a block of A's rows into a padded copy.
+//! Packing: B into panels, a block of A's rows into tiles.
 
+use super::tile::ROWS;
 use super::{KC, Matrix};
 use crate::simd::{self, Kernel, Simd};
 use crate::{Isa, Precision};
@@ -169,8 +170,8 @@ fn lanes(isa: Isa) -> usize {
     }
 }
 
-/// Copies rows `first..first + count` of A, columns `steps`, into `copy`; returns the distance of
-/// neighbouring rows there, or [`TILED`](super::tile::TILED). Rows up to the next whole tile are zeroed.
+/// Copies rows `first..first + count` of A, columns `steps`, into `copy` as tiles of [`ROWS`] rows,
+/// unit by unit; rows up to the next whole tile are zeroed.
 pub(super) fn copy_rows(
     isa: Isa,
     a: Matrix<'_>,
@@ -179,101 +180,137 @@ pub(super) fn copy_rows(
     count: usize,
     steps: Range<usize>,
     copy: &mut Vec<f32>,
-) -> usize {
+) {
     let units = b.units(&steps);
-    let rows = count.next_multiple_of(super::tile::ROWS);
-    let grow = |copy: &mut Vec<f32>, size: usize| {
-        if copy.len() < size {
-            copy.resize(size, 0.0);
-        }
-    };
-    if a.column_stride != 1 && b.pair == 1 {
-        // A is a transposed view: rows are neighbours in memory, so tiles of rows are copied.
-        grow(copy, rows * units);
-        for tile in (0..rows).step_by(super::tile::ROWS) {
-            let valid = (count - tile).min(super::tile::ROWS);
-            for (unit, step) in steps.clone().enumerate() {
-                let out = &mut copy[tile * units + unit * super::tile::ROWS..][..super::tile::ROWS];
-                let source = &a.data[step * a.column_stride + (first + tile) * a.row_stride..];
-                for i in 0..super::tile::ROWS {
-                    out[i] = if i < valid { source[i * a.row_stride] } else { 0.0 };
-                }
-                if b.precision == Precision::Bf16 {
-                    for x in out {
-                        *x = bf16::from_f32(*x).to_f32();
-                    }
-                }
-            }
-        }
-        return super::tile::TILED;
+    let size = count.next_multiple_of(ROWS) * units;
+    if copy.len() < size {
+        copy.resize(size, 0.0);
     }
-    let stride = units.next_multiple_of(LINE) + LINE;
-    grow(copy, rows * stride);
-    for i in 0..rows {
-        let out = &mut copy[i * stride..][..units];
-        if i >= count {
-            out.fill(0.0);
-            continue;
-        }
-        let start = (first + i) * a.row_stride + steps.start * a.column_stride;
+    for (index, tile) in copy[..size].chunks_exact_mut(ROWS * units).enumerate() {
+        let first = first + index * ROWS;
+        let valid = (a.rows - first).min(count - index * ROWS).min(ROWS);
         if a.column_stride == 1 {
-            let source = &a.data[start..][..steps.len()];
-            match (b.precision, b.pair) {
-                (Precision::F32, _) => out.copy_from_slice(source),
-                (Precision::Bf16, 1) => {
-                    for (o, &x) in out.iter_mut().zip(source) {
-                        *o = bf16::from_f32(x).to_f32();
-                    }
-                }
-                (Precision::Bf16, _) => simd::run(isa, PairRow { source, out }),
+            let rows: [&[f32]; ROWS] = std::array::from_fn(|i| {
+                let start = (first + i.min(valid - 1)) * a.row_stride + steps.start;
+                &a.data[start..][..steps.len()]
+            });
+            copy_tile(isa, b, rows, ROWS * a.row_stride, tile);
+            if valid < ROWS {
+                tile.chunks_exact_mut(ROWS).for_each(|unit| unit[valid..].fill(0.0));
             }
         } else {
-            for (unit, o) in out.iter_mut().enumerate() {
-                let low = a.data[start + 2 * unit * a.column_stride];
-                let high = if 2 * unit + 1 < steps.len() {
-                    a.data[start + (2 * unit + 1) * a.column_stride]
+            let at = |i: usize, step: usize| {
+                if i < valid && step < steps.end {
+                    a.data[(first + i) * a.row_stride + step * a.column_stride]
                 } else {
                     0.0
-                };
-                *o = pair(low, high);
+                }
+            };
+            for (unit, step) in tile.chunks_exact_mut(ROWS).zip(steps.clone().step_by(b.pair)) {
+                if valid == ROWS && a.row_stride == 1 && b.pair == 1 {
+                    let start = first + step * a.column_stride;
+                    unit.copy_from_slice(&a.data[start..][..ROWS]);
+                } else {
+                    for (i, x) in unit.iter_mut().enumerate() {
+                        *x = if b.pair == 2 {
+                            pair(at(i, step), at(i, step + 1))
+                        } else {
+                            at(i, step)
+                        };
+                    }
+                }
+            }
+        }
+        if b.precision == Precision::Bf16 && b.pair == 1 {
+            for x in tile {
+                *x = bf16::from_f32(*x).to_f32();
             }
         }
     }
-    stride
+}
+
+/// One tile of dense rows.
+fn copy_tile(isa: Isa, b: &PackedMatrix, rows: [&[f32]; ROWS], next: usize, tile: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if b.pair == 2 {
+        // SAFETY: pairs are packed only for a processor that has AVX-512 bf16.
+        unsafe { copy_pairs(rows, next, tile) };
+        return;
+    }
+    debug_assert_eq!(b.pair, 1);
+    simd::run(isa, CopyTile { rows, next, tile });
+}
+
+struct CopyTile<'a> {
+    rows: [&'a [f32]; ROWS],
+    next: usize,
+    tile: &'a mut [f32],
+}
+
+impl Kernel for CopyTile<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let CopyTile { rows, next, tile } = self;
+        let steps = rows[0].len();
+        let whole = steps / S::LANES * S::LANES;
+        for step in (0..whole).step_by(S::LANES) {
+            // SAFETY: LANES numbers of each row and LANES groups of the tile lie inside the
+            // slices; `simd::run` chose `S`.
+            unsafe {
+                let mut vectors = [S::splat(0.0); ROWS];
+                for (vector, row) in vectors.iter_mut().zip(rows) {
+                    S::prefetch(row.as_ptr().wrapping_add(step + next));
+                    *vector = S::load(row.as_ptr().add(step));
+                }
+                S::store_transposed(vectors, tile.as_mut_ptr().add(step * ROWS));
+            }
+        }
+        for (step, unit) in tile.chunks_exact_mut(ROWS).enumerate().skip(whole) {
+            for (x, row) in unit.iter_mut().zip(rows) {
+                *x = row[step];
+            }
+        }
+    }
+}
+
+/// One tile of dense rows, rounded to bf16 and paired.
+///
+/// # Safety
+/// The processor has AVX-512 bf16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+unsafe fn copy_pairs(rows: [&[f32]; ROWS], next: usize, tile: &mut [f32]) {
+    use crate::simd::Avx512;
+    use std::arch::x86_64::*;
+    const STEPS: usize = 32;
+    let steps = rows[0].len();
+    let whole = steps / STEPS * STEPS;
+    for step in (0..whole).step_by(STEPS) {
+        // SAFETY: 32 numbers of each row and 16 groups of the tile lie inside the slices; the
+        // caller vouches for the instruction set.
+        unsafe {
+            let mut vectors = [_mm512_setzero_ps(); ROWS];
+            for (vector, row) in vectors.iter_mut().zip(rows) {
+                let row = row.as_ptr().add(step);
+                Avx512::prefetch(row.wrapping_add(next));
+                Avx512::prefetch(row.wrapping_add(next + 16));
+                let (low, high) = (_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(16)));
+                *vector = std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low));
+            }
+            Avx512::store_transposed(vectors, tile.as_mut_ptr().add(step / 2 * ROWS));
+        }
+    }
+    for (index, unit) in tile.chunks_exact_mut(ROWS).enumerate().skip(whole / 2) {
+        for (x, row) in unit.iter_mut().zip(rows) {
+            *x = pair(row[2 * index], row.get(2 * index + 1).copied().unwrap_or(0.0));
+        }
+    }
 }
 
 /// Two bf16 in one f32-sized unit, the first in the low half.
 fn pair(low: f32, high: f32) -> f32 {
     let (low, high) = (bf16::from_f32(low).to_bits(), bf16::from_f32(high).to_bits());
     f32::from_bits(u32::from(low) | u32::from(high) << 16)
-}
-
-/// Rounds a row to bf16 pairs: `out[i]` holds `source[2i]` and `source[2i + 1]`.
-struct PairRow<'a> {
-    source: &'a [f32],
-    out: &'a mut [f32],
-}
-
-impl Kernel for PairRow<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let whole = self.source.len() / 32;
-        #[cfg(target_arch = "x86_64")]
-        for i in 0..whole {
-            // SAFETY: 32 source numbers and 16 units lie inside the slices; pairs exist only where
-            // the processor has AVX-512 bf16.
-            unsafe {
-                super::tile::round_32(
-                    self.source.as_ptr().add(32 * i),
-                    self.out.as_mut_ptr().add(16 * i),
-                )
-            };
-        }
-        for i in 16 * whole..self.out.len() {
-            let high = self.source.get(2 * i + 1).copied().unwrap_or(0.0);
-            self.out[i] = pair(self.source[2 * i], high);
-        }
-    }
 }

@@ -9,13 +9,11 @@ use std::arch::x86_64::*;
 
 /// Rows of A per tile.
 pub(super) const ROWS: usize = 8;
-/// Row stride that says: A is copied tile by tile, the rows of a tile beside each other.
-pub(super) const TILED: usize = usize::MAX;
 
 /// A block of A's rows and where its product goes; the same for all panels.
 pub(super) struct Call<'a> {
+    /// Tile after tile; a tile holds, unit by unit, one number of each of its rows.
     pub(super) a: *const f32,
-    pub(super) row_stride: usize,
     pub(super) rows: usize,
     pub(super) units: usize,
     pub(super) c: *mut f32,
@@ -109,79 +107,102 @@ impl Product<crate::simd::Avx512> for Bf16Pair {
     }
 }
 
-/// Rounds 32 f32 to nearest even and stores them as 16 units of two.
-///
-/// # Safety
-/// The processor has AVX-512 bf16; 32 numbers can be read and 16 units written.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) unsafe fn round_32(source: *const f32, out: *mut f32) {
-    // SAFETY: the caller vouches for 32 readable numbers and 16 writable units.
-    unsafe {
-        let (low, high) = (_mm512_loadu_ps(source), _mm512_loadu_ps(source.add(16)));
-        let pairs = std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low));
-        _mm512_storeu_ps(out, pairs);
-    }
-}
-
 /// All tiles of the row block against one panel.
 #[inline(always)]
 unsafe fn rows<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(
     call: &Call<'_>,
     panel: &Panel,
 ) {
-    // SAFETY: rows `i..i + MR` lie in the copy, which is padded to whole tiles of `ROWS`, a
+    // SAFETY: rows `i..i + MR` lie in A's copy, which is padded to whole tiles of `ROWS`, a
     // multiple of MR.
     unsafe {
         let mut i = 0;
         while i < call.rows {
-            if call.row_stride == TILED {
-                let a = call.a.add(i / ROWS * ROWS * call.units + i % ROWS);
-                tile::<S, P, MR, NV>(call, panel, a, 1, ROWS, i);
+            let a = call.a.add(i / ROWS * ROWS * call.units + i % ROWS);
+            let sums = tile::<S, P, MR, NV>(a, panel.data, call.units);
+            let rows = (call.rows - i).min(MR);
+            if rows == MR && panel.columns == NV * S::LANES {
+                write::<S, MR, NV>(call, panel, i, &sums);
             } else {
-                let a = call.a.add(i * call.row_stride);
-                tile::<S, P, MR, NV>(call, panel, a, call.row_stride, 1, i);
+                write_part::<S, MR, NV>(call, panel, i, rows, &sums);
             }
             i += MR;
         }
     }
 }
 
-/// MR rows from `row` on × NV vectors.
+/// The product of MR rows and NV vectors, in registers.
 #[inline(always)]
 unsafe fn tile<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(
-    call: &Call<'_>,
-    panel: &Panel,
     mut a: *const f32,
-    row_stride: usize,
-    step_stride: usize,
-    row: usize,
-) {
-    // SAFETY: `panel_product`'s contract: A has MR rows of `units` units from here, the panel
-    // `units` rows of NV vectors, C the valid rows and columns.
+    mut b: *const f32,
+    units: usize,
+) -> [[S::F; NV]; MR] {
+    // SAFETY: `panel_product`'s contract: `a` has `units` groups of ROWS numbers, of which MR are
+    // read, and `b` `units` groups of NV vectors.
     unsafe {
         let mut sums = [[S::splat(0.0); NV]; MR];
-        let mut b = panel.data;
-        for _ in 0..call.units {
+        for _ in 0..units {
             let mut columns = [S::splat(0.0); NV];
             for (v, column) in columns.iter_mut().enumerate() {
                 *column = S::load(b.add(v * S::LANES));
             }
             for (i, row) in sums.iter_mut().enumerate() {
-                let x = S::splat(*a.add(i * row_stride));
+                let x = S::splat(*a.add(i));
                 for (sum, &column) in row.iter_mut().zip(&columns) {
                     *sum = P::multiply_add(x, column, *sum);
                 }
             }
-            a = a.add(step_stride);
+            a = a.add(ROWS);
             b = b.add(NV * S::LANES);
         }
-        let valid = (call.rows - row).min(MR);
-        // A constant bound, so that the sums stay in registers.
-        for (i, row_sums) in sums.iter().enumerate() {
-            if i >= valid {
-                break;
+        sums
+    }
+}
+
+/// Stores a tile whose rows and columns all exist.
+#[inline(always)]
+unsafe fn write<S: Simd, const MR: usize, const NV: usize>(
+    call: &Call<'_>,
+    panel: &Panel,
+    row: usize,
+    sums: &[[S::F; NV]; MR],
+) {
+    // SAFETY: `panel_product`'s contract; the bias has the panel's columns.
+    unsafe {
+        let alpha = S::splat(call.alpha);
+        let mut bias = [S::splat(0.0); NV];
+        if let Some(numbers) = call.bias {
+            for (v, x) in bias.iter_mut().enumerate() {
+                *x = S::load(numbers.as_ptr().add(panel.column + v * S::LANES));
             }
+        }
+        for (i, row_sums) in sums.iter().enumerate() {
+            let c = call.c.add((row + i) * call.row_stride_c + panel.column);
+            for (v, &sum) in row_sums.iter().enumerate() {
+                let c = c.add(v * S::LANES);
+                let mut x = S::add(S::mul(alpha, sum), bias[v]);
+                if call.accumulate {
+                    x = S::add(x, S::load(c));
+                }
+                S::store(c, x);
+            }
+        }
+    }
+}
+
+/// As [`write`], for the rows and columns that exist.
+#[inline(never)]
+unsafe fn write_part<S: Simd, const MR: usize, const NV: usize>(
+    call: &Call<'_>,
+    panel: &Panel,
+    row: usize,
+    rows: usize,
+    sums: &[[S::F; NV]; MR],
+) {
+    // SAFETY: `panel_product`'s contract; columns beyond the panel's are masked.
+    unsafe {
+        for (i, row_sums) in sums.iter().enumerate().take(rows) {
             let c = call.c.add((row + i) * call.row_stride_c + panel.column);
             for (v, &sum) in row_sums.iter().enumerate() {
                 let first = v * S::LANES;

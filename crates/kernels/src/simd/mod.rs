@@ -42,6 +42,11 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn sum(a: Self::F) -> f32;
     unsafe fn maximum(a: Self::F) -> f32;
 
+    /// Asks for the cache line at `p`, which need not be readable.
+    unsafe fn prefetch(p: *const f32);
+    /// Writes `LANES` groups of 8 numbers: the `k`-th holds lane `k` of each of the 8 vectors.
+    unsafe fn store_transposed(rows: [Self::F; 8], out: *mut f32);
+
     unsafe fn splat_u(x: u32) -> Self::U;
     /// `start, start + 1, …`
     unsafe fn count_from(start: u32) -> Self::U;

@@ -29,6 +29,17 @@ impl Simd for Scalar {
         [x; 4]
     }
     #[inline(always)]
+    unsafe fn prefetch(_: *const f32) {}
+    #[inline(always)]
+    unsafe fn store_transposed(rows: [F; 8], out: *mut f32) {
+        for (i, row) in rows.iter().enumerate() {
+            for (k, &x) in row.iter().enumerate() {
+                // SAFETY: see above; `out` has room for 4 groups of 8.
+                unsafe { *out.add(8 * k + i) = x };
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn load(p: *const f32) -> F {
         // SAFETY: see above.
         unsafe { p.cast::<F>().read_unaligned() }

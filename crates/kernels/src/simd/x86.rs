@@ -52,6 +52,42 @@ fn first_of_16(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
+/// Four rows transposed within each 128-bit part.
+#[inline(always)]
+unsafe fn quads_256([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
+    // SAFETY: register arithmetic under AVX2, which the caller vouches for.
+    unsafe {
+        let low = _mm256_castps_pd(_mm256_unpacklo_ps(a, b));
+        let low2 = _mm256_castps_pd(_mm256_unpacklo_ps(c, d));
+        let high = _mm256_castps_pd(_mm256_unpackhi_ps(a, b));
+        let high2 = _mm256_castps_pd(_mm256_unpackhi_ps(c, d));
+        [
+            _mm256_castpd_ps(_mm256_unpacklo_pd(low, low2)),
+            _mm256_castpd_ps(_mm256_unpackhi_pd(low, low2)),
+            _mm256_castpd_ps(_mm256_unpacklo_pd(high, high2)),
+            _mm256_castpd_ps(_mm256_unpackhi_pd(high, high2)),
+        ]
+    }
+}
+
+/// As [`quads_256`].
+#[inline(always)]
+unsafe fn quads_512([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+    // SAFETY: register arithmetic under AVX-512, which the caller vouches for.
+    unsafe {
+        let low = _mm512_castps_pd(_mm512_unpacklo_ps(a, b));
+        let low2 = _mm512_castps_pd(_mm512_unpacklo_ps(c, d));
+        let high = _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
+        let high2 = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
+        [
+            _mm512_castpd_ps(_mm512_unpacklo_pd(low, low2)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(low, low2)),
+            _mm512_castpd_ps(_mm512_unpacklo_pd(high, high2)),
+            _mm512_castpd_ps(_mm512_unpackhi_pd(high, high2)),
+        ]
+    }
+}
+
 impl Simd for Avx2 {
     const LANES: usize = 8;
     type F = __m256;
@@ -60,6 +96,7 @@ impl Simd for Avx2 {
     intrinsics! {
         splat(x: f32) -> __m256 = _mm256_set1_ps(x);
         load(p: *const f32) -> __m256 = _mm256_loadu_ps(p);
+        prefetch(p: *const f32) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
         store(p: *mut f32, v: __m256) -> () = _mm256_storeu_ps(p, v);
         load_first(p: *const f32, n: usize) -> __m256 = _mm256_maskload_ps(p, first_of_8(n));
         store_first(p: *mut f32, n: usize, v: __m256) -> () =
@@ -101,6 +138,20 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn store_transposed(rows: [__m256; 8], out: *mut f32) {
+        // SAFETY: the caller vouches for the instruction set and for room for 64 numbers.
+        unsafe {
+            let [a, b, c, d, e, f, g, h] = rows;
+            // Of four rows, groups k and k + 4 in the two halves.
+            let (upper, lower) = (quads_256([a, b, c, d]), quads_256([e, f, g, h]));
+            for k in 0..4 {
+                let (x, y) = (upper[k], lower[k]);
+                _mm256_storeu_ps(out.add(8 * k), _mm256_permute2f128_ps::<0x20>(x, y));
+                _mm256_storeu_ps(out.add(8 * (k + 4)), _mm256_permute2f128_ps::<0x31>(x, y));
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn mul_wide(a: __m256i, b: u32) -> (__m256i, __m256i) {
         // SAFETY: the caller vouches for the instruction set.
         unsafe {
@@ -135,6 +186,7 @@ impl Simd for Avx512 {
     intrinsics! {
         splat(x: f32) -> __m512 = _mm512_set1_ps(x);
         load(p: *const f32) -> __m512 = _mm512_loadu_ps(p);
+        prefetch(p: *const f32) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
         store(p: *mut f32, v: __m512) -> () = _mm512_storeu_ps(p, v);
         load_first(p: *const f32, n: usize) -> __m512 =
             _mm512_maskz_loadu_ps(first_of_16(n), p);
@@ -161,6 +213,26 @@ impl Simd for Avx512 {
         xor_u(a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);
     }
 
+    #[inline(always)]
+    unsafe fn store_transposed(rows: [__m512; 8], out: *mut f32) {
+        // SAFETY: the caller vouches for the instruction set and for room for 128 numbers.
+        unsafe {
+            let [a, b, c, d, e, f, g, h] = rows;
+            // Of four rows, groups k, k + 4, k + 8 and k + 12 in the four quarters.
+            let (upper, lower) = (quads_512([a, b, c, d]), quads_512([e, f, g, h]));
+            for k in [0, 2] {
+                let even = _mm512_shuffle_f32x4::<0x88>(upper[k], lower[k]);
+                let odd = _mm512_shuffle_f32x4::<0xdd>(upper[k], lower[k]);
+                let even_next = _mm512_shuffle_f32x4::<0x88>(upper[k + 1], lower[k + 1]);
+                let odd_next = _mm512_shuffle_f32x4::<0xdd>(upper[k + 1], lower[k + 1]);
+                let out = out.add(8 * k);
+                _mm512_storeu_ps(out, _mm512_shuffle_f32x4::<0x88>(even, even_next));
+                _mm512_storeu_ps(out.add(32), _mm512_shuffle_f32x4::<0x88>(odd, odd_next));
+                _mm512_storeu_ps(out.add(64), _mm512_shuffle_f32x4::<0xdd>(even, even_next));
+                _mm512_storeu_ps(out.add(96), _mm512_shuffle_f32x4::<0xdd>(odd, odd_next));
+            }
+        }
+    }
     #[inline(always)]
     unsafe fn mul_wide(a: __m512i, b: u32) -> (__m512i, __m512i) {
         // SAFETY: the caller vouches for the instruction set.
