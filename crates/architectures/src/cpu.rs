@@ -91,7 +91,11 @@ impl Cpu {
     }
 }
 
-fn attention<'a>(shape: &AttentionShape<'a, Vec<u32>>, q: &CpuMatrix) -> Attention<'a> {
+fn attention<'a>(
+    shape: &AttentionShape<'a, Vec<u32>>,
+    q: &CpuMatrix,
+    precision: Precision,
+) -> Attention<'a> {
     let head_size = q.columns / shape.heads;
     Attention {
         cu_q: shape.cu_q,
@@ -100,6 +104,7 @@ fn attention<'a>(shape: &AttentionShape<'a, Vec<u32>>, q: &CpuMatrix) -> Attenti
         head_size,
         scale: 1.0 / (head_size as f32).sqrt(),
         dropout: shape.dropout,
+        precision,
     }
 }
 
@@ -284,7 +289,7 @@ impl Backend for Cpu {
         let mut out = self.matrix(q.rows, q.columns);
         let mut lse = self.matrix(q.rows, shape.heads);
         let inputs = AttentionInputs { q: q.data(), k: k.data(), v: v.data() };
-        let attention = attention(&shape, &q);
+        let attention = attention(&shape, &q, self.precision);
         kernels::attention(self.isa, attention, inputs, out.data_mut(), lse.data_mut());
         AttentionSaved { q, k, v, out, lse }
     }
@@ -300,7 +305,7 @@ impl Backend for Cpu {
         let inputs = AttentionInputs { q: q.data(), k: k.data(), v: v.data() };
         kernels::attention_backward(
             self.isa,
-            attention(&shape, q),
+            attention(&shape, q, self.precision),
             inputs,
             out.data(),
             lse.data(),

@@ -33,6 +33,8 @@ pub struct Attention<'a> {
     pub scale: f32,
     /// Dropout on the probabilities.
     pub dropout: Option<Dropout>,
+    /// Precision of the products' inputs; softmax is f32.
+    pub precision: Precision,
 }
 
 /// Queries [Q, H], keys and values [T, H], H = heads · D.
@@ -187,8 +189,8 @@ pub fn attention(
     attention.for_each_head(|head, scratch| {
         let Scratch { packed: [keys, values, ..], scores, factors, .. } = scratch;
         let columns = head.keys.len();
-        keys.pack(isa, Precision::F32, head.view(inputs.k, head.keys.clone()).transposed());
-        values.pack(isa, Precision::F32, head.view(inputs.v, head.keys.clone()));
+        keys.pack(isa, attention.precision, head.view(inputs.k, head.keys.clone()).transposed());
+        values.pack(isa, attention.precision, head.view(inputs.v, head.keys.clone()));
         factors.resize(factors.len().max(columns), 0.0);
         for block in head.blocks() {
             scores_into(isa, &head, head.view(inputs.q, block.clone()), keys, scores);
@@ -306,9 +308,9 @@ pub fn attention_backward(
         let columns = head.keys.len();
         let (k, v) =
             (head.view(inputs.k, head.keys.clone()), head.view(inputs.v, head.keys.clone()));
-        keys_t.pack(isa, Precision::F32, k.transposed());
-        keys.pack(isa, Precision::F32, k);
-        values_t.pack(isa, Precision::F32, v.transposed());
+        keys_t.pack(isa, attention.precision, k.transposed());
+        keys.pack(isa, attention.precision, k);
+        values_t.pack(isa, attention.precision, v.transposed());
         slopes.resize(slopes.len().max(BLOCK * columns), 0.0);
         factors.resize(factors.len().max(columns), 0.0);
         for block in head.blocks() {
@@ -320,26 +322,22 @@ pub fn attention_backward(
             // SAFETY: the scratch has BLOCK rows of `columns` numbers.
             unsafe { product(isa, d, values_t, output, Epilogue::default()) };
             for (i, row) in block.clone().enumerate() {
-                let at = i * row_stride;
-                let dot = o.data[at..][..attention.head_size]
-                    .iter()
-                    .zip(&d.data[at..][..attention.head_size])
-                    .map(|(o, d)| o * d)
-                    .sum();
+                let part = i * row_stride..i * row_stride + attention.head_size;
                 let softmax = SoftmaxBackward {
                     scores: &mut scores[i * columns..][..columns],
                     slopes: &mut slopes[i * columns..][..columns],
                     factors: &mut factors[..columns],
                     lse: lse[row * attention.heads + head.index],
-                    dot,
+                    out: &o.data[part.clone()],
+                    dout: &d.data[part],
                     dropout: head.dropout().map(|dropout| (dropout, head.dropout_row(row))),
                 };
                 simd::run(isa, softmax);
             }
             let p = Matrix::new(scores, block.len(), columns);
             let ds = Matrix::new(slopes, block.len(), columns);
-            block_q.pack(isa, Precision::F32, q);
-            block_dout.pack(isa, Precision::F32, d);
+            block_q.pack(isa, attention.precision, q);
+            block_dout.pack(isa, attention.precision, d);
             let accumulate = block.start > head.queries.start;
             // SAFETY: this task alone writes these rows of this head's columns.
             unsafe {
@@ -359,7 +357,8 @@ struct SoftmaxBackward<'a> {
     slopes: &'a mut [f32],
     factors: &'a mut [f32],
     lse: f32,
-    dot: f32,
+    out: &'a [f32],
+    dout: &'a [f32],
     dropout: Option<(Dropout, usize)>,
 }
 
@@ -369,8 +368,15 @@ impl Kernel for SoftmaxBackward<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let n = self.scores.len();
-        // SAFETY: every access is bounded by `n`; `simd::run` chose `S`.
+        // SAFETY: every access is bounded by `n` or the head's size; `simd::run` chose `S`.
         unsafe {
+            let mut dots = S::splat(0.0);
+            for i in (0..self.out.len()).step_by(S::LANES) {
+                let count = (self.out.len() - i).min(S::LANES);
+                let o = S::load_first(self.out.as_ptr().add(i), count);
+                dots = S::fma(o, S::load_first(self.dout.as_ptr().add(i), count), dots);
+            }
+            let dot = S::splat(S::sum(dots));
             match self.dropout {
                 Some((dropout, row)) => dropout.factors::<S>(row, self.factors),
                 None => self.factors.fill(1.0),
@@ -383,7 +389,7 @@ impl Kernel for SoftmaxBackward<'_> {
                 let p = simd::exp::<S>(S::sub(S::load_first(scores, count), S::splat(self.lse)));
                 let mask = S::load_first(self.factors.as_ptr().add(i), count);
                 let dp = S::mul(mask, S::load_first(slopes, count));
-                S::store_first(slopes, count, S::mul(p, S::sub(dp, S::splat(self.dot))));
+                S::store_first(slopes, count, S::mul(p, S::sub(dp, dot)));
                 S::store_first(scores, count, S::mul(p, mask));
                 i += count;
             }

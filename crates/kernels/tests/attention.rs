@@ -40,6 +40,7 @@ impl Case {
             head_size: self.head_size,
             scale: 1.0 / (self.head_size as f32).sqrt(),
             dropout,
+            precision: kernels::Precision::F32,
         }
     }
 

@@ -10,6 +10,8 @@
 //! it, the thread that computes it or their number: results are bit-equal for any thread count and
 //! for any grouping of rows into batches.
 
+mod bf16;
+mod copy;
 mod pack;
 mod tile;
 
@@ -197,7 +199,7 @@ pub(crate) unsafe fn block_product(
 ) {
     let mut copy = with_scratch(|scratch| std::mem::take(&mut scratch.rows));
     for (block, steps) in b.blocks() {
-        pack::copy_rows(isa, a, b, rows.start, rows.len(), steps.clone(), &mut copy);
+        copy::copy_rows(isa, a, b, rows.start, rows.len(), steps.clone(), &mut copy);
         let call = tile::Call {
             a: copy.as_ptr(),
             rows: rows.len(),

@@ -1,16 +1,17 @@
-//! Packing: B into panels, a block of A's rows into tiles.
+//! B in panels.
 
-use super::tile::ROWS;
+#[cfg(target_arch = "x86_64")]
+use super::bf16::{neighbours, pairs};
+use super::bf16::{pair, round};
 use super::{KC, Matrix};
 use crate::simd::{self, Kernel, Simd};
 use crate::{Isa, Precision};
-use half::bf16;
 use std::ops::Range;
 
 /// A [K, N] matrix in the panel layout of one instruction set.
 #[derive(Clone, Debug, Default)]
 pub struct PackedMatrix {
-    data: Vec<u32>,
+    data: Vec<f32>,
     /// Where `data` begins to be aligned to a cache line.
     offset: usize,
     rows: usize,
@@ -53,12 +54,11 @@ impl PackedMatrix {
         self.pair = if precision == Precision::Bf16 && isa.has_bf16() { 2 } else { 1 };
         let padded_columns = b.columns.next_multiple_of(self.lanes);
         let units = b.rows.div_ceil(self.pair) * padded_columns;
-        self.data.clear();
-        self.data.resize(units + LINE, 0);
-        self.offset = self.data.as_ptr().align_offset(LINE * size_of::<u32>()).min(LINE);
+        self.data.resize(units + LINE, 0.0);
+        self.offset = self.data.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
         for (block, steps) in self.blocks().collect::<Vec<_>>() {
             for panel in 0..self.panels() {
-                self.pack_panel(b, block, steps.clone(), panel);
+                self.pack_panel(isa, b, block, steps.clone(), panel);
             }
         }
     }
@@ -70,40 +70,32 @@ impl PackedMatrix {
         assert!(fits, "B was packed for another instruction set than {isa}");
     }
 
-    fn pack_panel(&mut self, b: Matrix<'_>, block: usize, steps: Range<usize>, panel: usize) {
+    fn pack_panel(
+        &mut self,
+        isa: Isa,
+        b: Matrix<'_>,
+        block: usize,
+        steps: Range<usize>,
+        panel: usize,
+    ) {
         let start = self.offset + self.panel_start(block, panel);
         let width = self.panel_vectors(panel) * self.lanes;
         let column = panel * VECTORS * self.lanes;
         let columns = width.min(self.columns - column);
-        let at = |row: usize, j: usize| b.data[row * b.row_stride + (column + j) * b.column_stride];
-        let target = &mut self.data[start..];
-        for (unit, row) in steps.clone().step_by(self.pair).enumerate() {
-            let out = &mut target[unit * width..][..columns];
-            match (self.precision, self.pair) {
-                (Precision::F32, _) if b.column_stride == 1 => {
-                    let source = &b.data[row * b.row_stride + column..][..columns];
-                    for (o, x) in out.iter_mut().zip(source) {
-                        *o = x.to_bits();
-                    }
-                }
-                (Precision::F32, _) => {
-                    for (j, o) in out.iter_mut().enumerate() {
-                        *o = at(row, j).to_bits();
-                    }
-                }
-                (Precision::Bf16, 1) => {
-                    for (j, o) in out.iter_mut().enumerate() {
-                        *o = bf16::from_f32(at(row, j)).to_f32().to_bits();
-                    }
-                }
-                (Precision::Bf16, _) => {
-                    for (j, o) in out.iter_mut().enumerate() {
-                        let low = bf16::from_f32(at(row, j)).to_bits();
-                        let high = if row + 1 < steps.end { at(row + 1, j) } else { 0.0 };
-                        *o = u32::from(low) | u32::from(bf16::from_f32(high).to_bits()) << 16;
-                    }
-                }
-            }
+        let units = self.units(&steps);
+        let out = &mut self.data[start..][..units * width];
+        if columns < width {
+            out.chunks_exact_mut(width).for_each(|unit| unit[columns..].fill(0.0));
+        }
+        let part = PackPanel { b, steps, column, columns, width, out };
+        #[cfg(target_arch = "x86_64")]
+        if self.pair == 2 {
+            // SAFETY: pairs are packed only for a processor that has AVX-512 bf16.
+            return unsafe { pack_pairs(part) };
+        }
+        simd::run(isa, part);
+        if self.precision == Precision::Bf16 {
+            self.data[start..][..units * width].iter_mut().for_each(round);
         }
     }
 
@@ -117,9 +109,19 @@ impl PackedMatrix {
         self.columns
     }
 
+    /// Rows per unit.
+    pub(super) fn pair(&self) -> usize {
+        self.pair
+    }
+
+    /// Precision it is packed in.
+    pub(super) fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// Bytes of memory it takes.
     pub fn bytes(&self) -> usize {
-        self.data.len() * size_of::<u32>()
+        self.data.len() * size_of::<f32>()
     }
 
     pub(crate) fn panels(&self) -> usize {
@@ -141,7 +143,7 @@ impl PackedMatrix {
         let column = panel * VECTORS * self.lanes;
         let vectors = self.panel_vectors(panel);
         Panel {
-            data: self.data[self.offset + self.panel_start(block, panel)..].as_ptr().cast(),
+            data: self.data[self.offset + self.panel_start(block, panel)..].as_ptr(),
             vectors,
             paired: self.pair == 2,
             column,
@@ -170,147 +172,137 @@ fn lanes(isa: Isa) -> usize {
     }
 }
 
-/// Copies rows `first..first + count` of A, columns `steps`, into `copy` as tiles of [`ROWS`] rows,
-/// unit by unit; rows up to the next whole tile are zeroed.
-pub(super) fn copy_rows(
-    isa: Isa,
-    a: Matrix<'_>,
-    b: &PackedMatrix,
-    first: usize,
-    count: usize,
+/// Some rows and columns of B on their way into a panel `width` wide.
+struct PackPanel<'a> {
+    b: Matrix<'a>,
     steps: Range<usize>,
-    copy: &mut Vec<f32>,
-) {
-    let units = b.units(&steps);
-    let size = count.next_multiple_of(ROWS) * units;
-    if copy.len() < size {
-        copy.resize(size, 0.0);
-    }
-    for (index, tile) in copy[..size].chunks_exact_mut(ROWS * units).enumerate() {
-        let first = first + index * ROWS;
-        let valid = (a.rows - first).min(count - index * ROWS).min(ROWS);
-        if a.column_stride == 1 {
-            let rows: [&[f32]; ROWS] = std::array::from_fn(|i| {
-                let start = (first + i.min(valid - 1)) * a.row_stride + steps.start;
-                &a.data[start..][..steps.len()]
-            });
-            copy_tile(isa, b, rows, ROWS * a.row_stride, tile);
-            if valid < ROWS {
-                tile.chunks_exact_mut(ROWS).for_each(|unit| unit[valid..].fill(0.0));
-            }
+    column: usize,
+    columns: usize,
+    width: usize,
+    out: &'a mut [f32],
+}
+
+impl PackPanel<'_> {
+    fn at(&self, step: usize, column: usize) -> f32 {
+        if step < self.steps.end {
+            self.b.data[step * self.b.row_stride + (self.column + column) * self.b.column_stride]
         } else {
-            let at = |i: usize, step: usize| {
-                if i < valid && step < steps.end {
-                    a.data[(first + i) * a.row_stride + step * a.column_stride]
-                } else {
-                    0.0
-                }
-            };
-            for (unit, step) in tile.chunks_exact_mut(ROWS).zip(steps.clone().step_by(b.pair)) {
-                if valid == ROWS && a.row_stride == 1 && b.pair == 1 {
-                    let start = first + step * a.column_stride;
-                    unit.copy_from_slice(&a.data[start..][..ROWS]);
-                } else {
-                    for (i, x) in unit.iter_mut().enumerate() {
-                        *x = if b.pair == 2 {
-                            pair(at(i, step), at(i, step + 1))
-                        } else {
-                            at(i, step)
-                        };
-                    }
-                }
-            }
+            0.0
         }
-        if b.precision == Precision::Bf16 && b.pair == 1 {
-            for x in tile {
-                *x = bf16::from_f32(*x).to_f32();
-            }
-        }
+    }
+
+    /// Numbers from here on, checked for as many as are read.
+    fn source(&self, step: usize, column: usize, count: usize) -> *const f32 {
+        let b = &self.b;
+        let start = step * b.row_stride + (self.column + column) * b.column_stride;
+        b.data[start..][..count].as_ptr()
+    }
+
+    /// Columns that are packed by eight, where they are contiguous along K.
+    fn eights(&self) -> usize {
+        if self.b.row_stride == 1 { self.columns / 8 * 8 } else { 0 }
     }
 }
 
-/// One tile of dense rows.
-fn copy_tile(isa: Isa, b: &PackedMatrix, rows: [&[f32]; ROWS], next: usize, tile: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if b.pair == 2 {
-        // SAFETY: pairs are packed only for a processor that has AVX-512 bf16.
-        unsafe { copy_pairs(rows, next, tile) };
-        return;
-    }
-    debug_assert_eq!(b.pair, 1);
-    simd::run(isa, CopyTile { rows, next, tile });
-}
-
-struct CopyTile<'a> {
-    rows: [&'a [f32]; ROWS],
-    next: usize,
-    tile: &'a mut [f32],
-}
-
-impl Kernel for CopyTile<'_> {
+impl Kernel for PackPanel<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let CopyTile { rows, next, tile } = self;
-        let steps = rows[0].len();
+        let (steps, width) = (self.steps.len(), self.width);
         let whole = steps / S::LANES * S::LANES;
-        for step in (0..whole).step_by(S::LANES) {
-            // SAFETY: LANES numbers of each row and LANES groups of the tile lie inside the
-            // slices; `simd::run` chose `S`.
-            unsafe {
-                let mut vectors = [S::splat(0.0); ROWS];
-                for (vector, row) in vectors.iter_mut().zip(rows) {
-                    S::prefetch(row.as_ptr().wrapping_add(step + next));
-                    *vector = S::load(row.as_ptr().add(step));
+        if self.b.column_stride == 1 {
+            for index in 0..steps {
+                let source = self.source(self.steps.start + index, 0, self.columns);
+                for column in (0..self.columns).step_by(S::LANES) {
+                    let count = (self.columns - column).min(S::LANES);
+                    // SAFETY: `source` was checked for all columns; a row of the panel is `width`
+                    // long; `simd::run` chose `S`.
+                    unsafe {
+                        let x = S::load_first(source.add(column), count);
+                        S::store_first(self.out.as_mut_ptr().add(index * width + column), count, x);
+                    }
                 }
-                S::store_transposed(vectors, tile.as_mut_ptr().add(step * ROWS));
+            }
+            return;
+        }
+        let eights = self.eights();
+        for column in (0..eights).step_by(8) {
+            for index in (0..whole).step_by(S::LANES) {
+                // SAFETY: `source` checks LANES numbers of each column; the panel has LANES rows
+                // from `index` on and 8 columns from `column` on; `simd::run` chose `S`.
+                unsafe {
+                    let mut vectors = [S::splat(0.0); 8];
+                    for (i, vector) in vectors.iter_mut().enumerate() {
+                        let step = self.steps.start + index;
+                        *vector = S::load(self.source(step, column + i, S::LANES));
+                    }
+                    let out = self.out.as_mut_ptr().add(index * width + column);
+                    S::store_transposed(vectors, out, width);
+                }
             }
         }
-        for (step, unit) in tile.chunks_exact_mut(ROWS).enumerate().skip(whole) {
-            for (x, row) in unit.iter_mut().zip(rows) {
-                *x = row[step];
+        for index in 0..steps {
+            let first = if index < whole { eights } else { 0 };
+            for column in first..self.columns {
+                let x = self.at(self.steps.start + index, column);
+                self.out[index * width + column] = x;
             }
         }
     }
 }
 
-/// One tile of dense rows, rounded to bf16 and paired.
+/// As [`PackPanel`]'s run, into pairs of bf16.
 ///
 /// # Safety
 /// The processor has AVX-512 bf16.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
-unsafe fn copy_pairs(rows: [&[f32]; ROWS], next: usize, tile: &mut [f32]) {
+unsafe fn pack_pairs(part: PackPanel<'_>) {
     use crate::simd::Avx512;
     use std::arch::x86_64::*;
-    const STEPS: usize = 32;
-    let steps = rows[0].len();
-    let whole = steps / STEPS * STEPS;
-    for step in (0..whole).step_by(STEPS) {
-        // SAFETY: 32 numbers of each row and 16 groups of the tile lie inside the slices; the
-        // caller vouches for the instruction set.
-        unsafe {
-            let mut vectors = [_mm512_setzero_ps(); ROWS];
-            for (vector, row) in vectors.iter_mut().zip(rows) {
-                let row = row.as_ptr().add(step);
-                Avx512::prefetch(row.wrapping_add(next));
-                Avx512::prefetch(row.wrapping_add(next + 16));
-                let (low, high) = (_mm512_loadu_ps(row), _mm512_loadu_ps(row.add(16)));
-                *vector = std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low));
+    let (steps, width) = (part.steps.len(), part.width);
+    // Units whose two rows exist, of those packed sixteen at a time.
+    let mut whole = 0;
+    let mut packed = 0;
+    if part.b.column_stride == 1 {
+        (whole, packed) = (steps / 2, part.columns / 16 * 16);
+        for unit in 0..whole {
+            let step = part.steps.start + 2 * unit;
+            let rows = [part.source(step, 0, packed), part.source(step + 1, 0, packed)];
+            for column in (0..packed).step_by(16) {
+                // SAFETY: `source` checked both rows; the panel's row is `width` long; the caller
+                // vouches for the instruction set.
+                unsafe {
+                    let x = pairs(rows[0].add(column), rows[1].add(column));
+                    _mm512_storeu_ps(part.out.as_mut_ptr().add(unit * width + column), x);
+                }
             }
-            Avx512::store_transposed(vectors, tile.as_mut_ptr().add(step / 2 * ROWS));
+        }
+    } else if part.b.row_stride == 1 {
+        (whole, packed) = (steps / 32 * 16, part.eights());
+        for column in (0..packed).step_by(8) {
+            for unit in (0..whole).step_by(16) {
+                // SAFETY: `source` checks 32 numbers of each column; the panel has 16 rows from
+                // `unit` on and 8 columns from `column` on; the caller vouches for the rest.
+                unsafe {
+                    let mut vectors = [_mm512_setzero_ps(); 8];
+                    for (i, vector) in vectors.iter_mut().enumerate() {
+                        let source = part.source(part.steps.start + 2 * unit, column + i, 32);
+                        *vector = neighbours(source);
+                    }
+                    let out = part.out.as_mut_ptr().add(unit * width + column);
+                    Avx512::store_transposed(vectors, out, width);
+                }
+            }
         }
     }
-    for (index, unit) in tile.chunks_exact_mut(ROWS).enumerate().skip(whole / 2) {
-        for (x, row) in unit.iter_mut().zip(rows) {
-            *x = pair(row[2 * index], row.get(2 * index + 1).copied().unwrap_or(0.0));
+    for unit in 0..steps.div_ceil(2) {
+        let first = if unit < whole { packed } else { 0 };
+        for column in first..part.columns {
+            let step = part.steps.start + 2 * unit;
+            part.out[unit * width + column] =
+                pair(part.at(step, column), part.at(step + 1, column));
         }
     }
-}
-
-/// Two bf16 in one f32-sized unit, the first in the low half.
-fn pair(low: f32, high: f32) -> f32 {
-    let (low, high) = (bf16::from_f32(low).to_bits(), bf16::from_f32(high).to_bits());
-    f32::from_bits(u32::from(low) | u32::from(high) << 16)
 }

@@ -192,7 +192,7 @@ unsafe fn write<S: Simd, const MR: usize, const NV: usize>(
 }
 
 /// As [`write`], for the rows and columns that exist.
-#[inline(never)]
+#[inline(always)]
 unsafe fn write_part<S: Simd, const MR: usize, const NV: usize>(
     call: &Call<'_>,
     panel: &Panel,

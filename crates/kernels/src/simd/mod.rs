@@ -44,8 +44,9 @@ pub(crate) trait Simd: Copy + 'static {
 
     /// Asks for the cache line at `p`, which need not be readable.
     unsafe fn prefetch(p: *const f32);
-    /// Writes `LANES` groups of 8 numbers: the `k`-th holds lane `k` of each of the 8 vectors.
-    unsafe fn store_transposed(rows: [Self::F; 8], out: *mut f32);
+    /// Writes `LANES` groups of 8 numbers, `stride` apart: the `k`-th holds lane `k` of each of the 8
+    /// vectors.
+    unsafe fn store_transposed(rows: [Self::F; 8], out: *mut f32, stride: usize);
 
     unsafe fn splat_u(x: u32) -> Self::U;
     /// `start, start + 1, …`

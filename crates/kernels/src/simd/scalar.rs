@@ -31,11 +31,11 @@ impl Simd for Scalar {
     #[inline(always)]
     unsafe fn prefetch(_: *const f32) {}
     #[inline(always)]
-    unsafe fn store_transposed(rows: [F; 8], out: *mut f32) {
+    unsafe fn store_transposed(rows: [F; 8], out: *mut f32, stride: usize) {
         for (i, row) in rows.iter().enumerate() {
             for (k, &x) in row.iter().enumerate() {
                 // SAFETY: see above; `out` has room for 4 groups of 8.
-                unsafe { *out.add(8 * k + i) = x };
+                unsafe { *out.add(stride * k + i) = x };
             }
         }
     }

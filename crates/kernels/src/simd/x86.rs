@@ -138,7 +138,7 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    unsafe fn store_transposed(rows: [__m256; 8], out: *mut f32) {
+    unsafe fn store_transposed(rows: [__m256; 8], out: *mut f32, stride: usize) {
         // SAFETY: the caller vouches for the instruction set and for room for 64 numbers.
         unsafe {
             let [a, b, c, d, e, f, g, h] = rows;
@@ -146,8 +146,8 @@ impl Simd for Avx2 {
             let (upper, lower) = (quads_256([a, b, c, d]), quads_256([e, f, g, h]));
             for k in 0..4 {
                 let (x, y) = (upper[k], lower[k]);
-                _mm256_storeu_ps(out.add(8 * k), _mm256_permute2f128_ps::<0x20>(x, y));
-                _mm256_storeu_ps(out.add(8 * (k + 4)), _mm256_permute2f128_ps::<0x31>(x, y));
+                _mm256_storeu_ps(out.add(stride * k), _mm256_permute2f128_ps::<0x20>(x, y));
+                _mm256_storeu_ps(out.add(stride * (k + 4)), _mm256_permute2f128_ps::<0x31>(x, y));
             }
         }
     }
@@ -214,7 +214,7 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn store_transposed(rows: [__m512; 8], out: *mut f32) {
+    unsafe fn store_transposed(rows: [__m512; 8], out: *mut f32, stride: usize) {
         // SAFETY: the caller vouches for the instruction set and for room for 128 numbers.
         unsafe {
             let [a, b, c, d, e, f, g, h] = rows;
@@ -225,11 +225,22 @@ impl Simd for Avx512 {
                 let odd = _mm512_shuffle_f32x4::<0xdd>(upper[k], lower[k]);
                 let even_next = _mm512_shuffle_f32x4::<0x88>(upper[k + 1], lower[k + 1]);
                 let odd_next = _mm512_shuffle_f32x4::<0xdd>(upper[k + 1], lower[k + 1]);
-                let out = out.add(8 * k);
-                _mm512_storeu_ps(out, _mm512_shuffle_f32x4::<0x88>(even, even_next));
-                _mm512_storeu_ps(out.add(32), _mm512_shuffle_f32x4::<0x88>(odd, odd_next));
-                _mm512_storeu_ps(out.add(64), _mm512_shuffle_f32x4::<0xdd>(even, even_next));
-                _mm512_storeu_ps(out.add(96), _mm512_shuffle_f32x4::<0xdd>(odd, odd_next));
+                let quarters = [
+                    _mm512_shuffle_f32x4::<0x88>(even, even_next),
+                    _mm512_shuffle_f32x4::<0x88>(odd, odd_next),
+                    _mm512_shuffle_f32x4::<0xdd>(even, even_next),
+                    _mm512_shuffle_f32x4::<0xdd>(odd, odd_next),
+                ];
+                for (quarter, groups) in quarters.into_iter().enumerate() {
+                    let out = out.add(stride * (4 * quarter + k));
+                    if stride == 8 {
+                        _mm512_storeu_ps(out, groups);
+                    } else {
+                        _mm256_storeu_ps(out, _mm512_castps512_ps256(groups));
+                        let second = _mm512_extractf32x8_ps::<1>(groups);
+                        _mm256_storeu_ps(out.add(stride), second);
+                    }
+                }
             }
         }
     }

@@ -1,0 +1,152 @@
+//! A block of A's rows in tiles.
+
+use super::Matrix;
+#[cfg(target_arch = "x86_64")]
+use super::bf16::{copy_eight_pairs, neighbours};
+use super::bf16::{pair, round};
+use super::pack::PackedMatrix;
+use super::tile::ROWS;
+use crate::simd::{self, Kernel, Simd};
+use crate::{Isa, Precision};
+use std::ops::Range;
+
+/// Copies rows `first..first + count` of A, columns `steps`, into `copy` as tiles of [`ROWS`] rows,
+/// unit by unit; rows up to the next whole tile are zeroed.
+pub(super) fn copy_rows(
+    isa: Isa,
+    a: Matrix<'_>,
+    b: &PackedMatrix,
+    first: usize,
+    count: usize,
+    steps: Range<usize>,
+    copy: &mut Vec<f32>,
+) {
+    let units = b.units(&steps);
+    let size = count.next_multiple_of(ROWS) * units;
+    if copy.len() < size {
+        copy.resize(size, 0.0);
+    }
+    for (index, tile) in copy[..size].chunks_exact_mut(ROWS * units).enumerate() {
+        let first = first + index * ROWS;
+        let valid = (a.rows - first).min(count - index * ROWS).min(ROWS);
+        if a.column_stride == 1 {
+            let rows: [&[f32]; ROWS] = std::array::from_fn(|i| {
+                let start = (first + i.min(valid - 1)) * a.row_stride + steps.start;
+                &a.data[start..][..steps.len()]
+            });
+            copy_tile(isa, b, rows, ROWS * a.row_stride, tile);
+            if valid < ROWS {
+                tile.chunks_exact_mut(ROWS).for_each(|unit| unit[valid..].fill(0.0));
+            }
+        } else {
+            let at = |i: usize, step: usize| {
+                if i < valid && step < steps.end {
+                    a.data[(first + i) * a.row_stride + step * a.column_stride]
+                } else {
+                    0.0
+                }
+            };
+            // Rows that are neighbours in memory are copied eight at a time.
+            let eight = valid == ROWS && a.row_stride == 1;
+            for (unit, step) in tile.chunks_exact_mut(ROWS).zip(steps.clone().step_by(b.pair())) {
+                let source = |step: usize| &a.data[first + step * a.column_stride..][..ROWS];
+                match b.pair() {
+                    1 if eight => unit.copy_from_slice(source(step)),
+                    #[cfg(target_arch = "x86_64")]
+                    2 if eight && step + 1 < steps.end => {
+                        let unit = unit.try_into().expect("a unit has ROWS numbers");
+                        // SAFETY: pairs are packed only for a processor that has AVX-512 bf16.
+                        unsafe { copy_eight_pairs(source(step), source(step + 1), unit) }
+                    }
+                    1 => unit.iter_mut().enumerate().for_each(|(i, x)| *x = at(i, step)),
+                    _ => unit
+                        .iter_mut()
+                        .enumerate()
+                        .for_each(|(i, x)| *x = pair(at(i, step), at(i, step + 1))),
+                }
+            }
+        }
+        if b.precision() == Precision::Bf16 && b.pair() == 1 {
+            tile.iter_mut().for_each(round);
+        }
+    }
+}
+
+/// One tile of dense rows.
+fn copy_tile(isa: Isa, b: &PackedMatrix, rows: [&[f32]; ROWS], next: usize, tile: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if b.pair() == 2 {
+        // SAFETY: pairs are packed only for a processor that has AVX-512 bf16.
+        unsafe { copy_pairs(rows, next, tile) };
+        return;
+    }
+    debug_assert_eq!(b.pair(), 1);
+    simd::run(isa, CopyTile { rows, next, tile });
+}
+
+struct CopyTile<'a> {
+    rows: [&'a [f32]; ROWS],
+    next: usize,
+    tile: &'a mut [f32],
+}
+
+impl Kernel for CopyTile<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let CopyTile { rows, next, tile } = self;
+        let steps = rows[0].len();
+        let whole = steps / S::LANES * S::LANES;
+        for step in (0..whole).step_by(S::LANES) {
+            // SAFETY: LANES numbers of each row and LANES groups of the tile lie inside the
+            // slices; `simd::run` chose `S`.
+            unsafe {
+                let mut vectors = [S::splat(0.0); ROWS];
+                for (vector, row) in vectors.iter_mut().zip(rows) {
+                    S::prefetch(row.as_ptr().wrapping_add(step + next));
+                    *vector = S::load(row.as_ptr().add(step));
+                }
+                S::store_transposed(vectors, tile.as_mut_ptr().add(step * ROWS), ROWS);
+            }
+        }
+        for (step, unit) in tile.chunks_exact_mut(ROWS).enumerate().skip(whole) {
+            for (x, row) in unit.iter_mut().zip(rows) {
+                *x = row[step];
+            }
+        }
+    }
+}
+
+/// One tile of dense rows, rounded to bf16 and paired.
+///
+/// # Safety
+/// The processor has AVX-512 bf16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+unsafe fn copy_pairs(rows: [&[f32]; ROWS], next: usize, tile: &mut [f32]) {
+    use crate::simd::Avx512;
+    use std::arch::x86_64::*;
+    const STEPS: usize = 32;
+    let steps = rows[0].len();
+    let whole = steps / STEPS * STEPS;
+    for step in (0..whole).step_by(STEPS) {
+        // SAFETY: 32 numbers of each row and 16 groups of the tile lie inside the slices; the
+        // caller vouches for the instruction set.
+        unsafe {
+            let mut vectors = [_mm512_setzero_ps(); ROWS];
+            for (vector, row) in vectors.iter_mut().zip(rows) {
+                let row = row.as_ptr().add(step);
+                Avx512::prefetch(row.wrapping_add(next));
+                Avx512::prefetch(row.wrapping_add(next + 16));
+                *vector = neighbours(row);
+            }
+            Avx512::store_transposed(vectors, tile.as_mut_ptr().add(step / 2 * ROWS), ROWS);
+        }
+    }
+    for (index, unit) in tile.chunks_exact_mut(ROWS).enumerate().skip(whole / 2) {
+        for (x, row) in unit.iter_mut().zip(rows) {
+            *x = pair(row[2 * index], row.get(2 * index + 1).copied().unwrap_or(0.0));
+        }
+    }
+}
