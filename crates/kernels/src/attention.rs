@@ -152,7 +152,7 @@ unsafe fn product(
     epilogue: Epilogue<'_>,
 ) {
     // SAFETY: passed on to the caller.
-    unsafe { gemm::block_product(isa, a, b, 0..a.rows, 0..b.panels(), output, epilogue) };
+    unsafe { gemm::block_product(isa, a, b.into(), 0..a.rows, 0..b.panels(), output, epilogue) };
 }
 
 fn scores_into(

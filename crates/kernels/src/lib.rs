@@ -15,6 +15,7 @@ mod gemm;
 mod isa;
 mod layer_norm;
 mod optimizer;
+mod quantized;
 mod rows;
 mod simd;
 
@@ -24,12 +25,13 @@ pub use cross_entropy::{CrossEntropy, cross_entropy};
 pub use dropout::{Dropout, Stream, dropout};
 pub use elementwise::{add_assign, add_bias, sum_of_squares};
 pub use embedding::{gather_rows, scatter_add_rows};
-pub use gemm::{Epilogue, Matrix, PackedMatrix, gemm, gemm_unpacked};
+pub use gemm::{Epilogue, Matrix, PackedMatrix, Right, gemm, gemm_unpacked};
 pub use isa::{ISA_VARIABLE, Isa, IsaError};
 pub use layer_norm::{
     LayerNormInputs, layer_norm, layer_norm_backward, layer_norm_parameter_gradients,
 };
 pub use optimizer::{AdamW, adamw};
+pub use quantized::{Int8Matrix, NF4_CODE, Nf4Absmax, Nf4Matrix, QuantizedMatrix, StoredType};
 pub use rows::sum_rows;
 
 /// The precision of a product's inputs; sums are always f32.

@@ -4,7 +4,7 @@ use super::Matrix;
 #[cfg(target_arch = "x86_64")]
 use super::bf16::{copy_eight_pairs, neighbours};
 use super::bf16::{pair, round};
-use super::pack::PackedMatrix;
+use super::layout::Layout;
 use super::tile::ROWS;
 use crate::simd::{self, Kernel, Simd};
 use crate::{Isa, Precision};
@@ -15,13 +15,13 @@ use std::ops::Range;
 pub(super) fn copy_rows(
     isa: Isa,
     a: Matrix<'_>,
-    b: &PackedMatrix,
+    layout: Layout,
     first: usize,
     count: usize,
     steps: Range<usize>,
     copy: &mut Vec<f32>,
 ) {
-    let units = b.units(&steps);
+    let units = layout.units(&steps);
     let size = count.next_multiple_of(ROWS) * units;
     if copy.len() < size {
         copy.resize(size, 0.0);
@@ -34,7 +34,7 @@ pub(super) fn copy_rows(
                 let start = (first + i.min(valid - 1)) * a.row_stride + steps.start;
                 &a.data[start..][..steps.len()]
             });
-            copy_tile(isa, b, rows, ROWS * a.row_stride, tile);
+            copy_tile(isa, layout, rows, ROWS * a.row_stride, tile);
             if valid < ROWS {
                 tile.chunks_exact_mut(ROWS).for_each(|unit| unit[valid..].fill(0.0));
             }
@@ -48,9 +48,10 @@ pub(super) fn copy_rows(
             };
             // Rows that are neighbours in memory are copied eight at a time.
             let eight = valid == ROWS && a.row_stride == 1;
-            for (unit, step) in tile.chunks_exact_mut(ROWS).zip(steps.clone().step_by(b.pair())) {
+            for (unit, step) in tile.chunks_exact_mut(ROWS).zip(steps.clone().step_by(layout.pair))
+            {
                 let source = |step: usize| &a.data[first + step * a.column_stride..][..ROWS];
-                match b.pair() {
+                match layout.pair {
                     1 if eight => unit.copy_from_slice(source(step)),
                     #[cfg(target_arch = "x86_64")]
                     2 if eight && step + 1 < steps.end => {
@@ -66,21 +67,21 @@ pub(super) fn copy_rows(
                 }
             }
         }
-        if b.precision() == Precision::Bf16 && b.pair() == 1 {
+        if layout.precision == Precision::Bf16 && layout.pair == 1 {
             tile.iter_mut().for_each(round);
         }
     }
 }
 
 /// One tile of dense rows.
-fn copy_tile(isa: Isa, b: &PackedMatrix, rows: [&[f32]; ROWS], next: usize, tile: &mut [f32]) {
+fn copy_tile(isa: Isa, layout: Layout, rows: [&[f32]; ROWS], next: usize, tile: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    if b.pair() == 2 {
+    if layout.pair == 2 {
         // SAFETY: pairs are packed only for a processor that has AVX-512 bf16.
         unsafe { copy_pairs(rows, next, tile) };
         return;
     }
-    debug_assert_eq!(b.pair(), 1);
+    debug_assert_eq!(layout.pair, 1);
     simd::run(isa, CopyTile { rows, next, tile });
 }
 

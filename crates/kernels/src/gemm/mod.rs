@@ -6,19 +6,26 @@
 //! step of K. A unit is one f32, or for native bf16 a pair of bf16 from neighbouring rows. A is
 //! read through a copy of one row block in tiles of 8 rows, the 8 units of a step side by side.
 //!
+//! A quantised B stays as it is: each task dequantises a panel at a time and packs it the same way.
+//!
 //! An element of C is summed in one order (K ascending, block by block) whatever the shape around
 //! it, the thread that computes it or their number: results are bit-equal for any thread count and
 //! for any grouping of rows into batches.
 
 mod bf16;
 mod copy;
+mod layout;
 mod pack;
+mod right;
 mod tile;
 
 pub use pack::PackedMatrix;
+pub use right::Right;
 
 use crate::{Isa, Precision};
+use layout::Layout;
 use rayon::prelude::*;
+use right::Unpacked;
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -95,9 +102,20 @@ impl Default for Epilogue<'_> {
 ///
 /// # Panics
 /// Shapes do not fit, or B was packed for another instruction set.
-pub fn gemm(isa: Isa, a: Matrix<'_>, b: &PackedMatrix, c: &mut [f32], epilogue: Epilogue<'_>) {
-    let (m, n) = (a.rows, b.columns());
-    assert_eq!(a.columns, b.rows(), "inner dimensions differ");
+pub fn gemm<'b>(
+    isa: Isa,
+    a: Matrix<'_>,
+    b: impl Into<Right<'b>>,
+    c: &mut [f32],
+    epilogue: Epilogue<'_>,
+) {
+    assert!(isa.is_available(), "this processor has no {isa}");
+    let b = b.into();
+    let layout = b.layout(isa);
+    let (m, n) = (a.rows, layout.columns);
+    assert_eq!(a.columns, layout.rows, "inner dimensions differ");
+    let expected = Layout::new(isa, layout.precision, layout.rows, n);
+    assert_eq!(layout, expected, "B was packed for another instruction set than {isa}");
     assert_eq!(c.len(), m * n, "C is not {m} × {n}");
     if let Some(bias) = epilogue.bias {
         assert_eq!(bias.len(), n, "bias does not have {n} columns");
@@ -105,15 +123,14 @@ pub fn gemm(isa: Isa, a: Matrix<'_>, b: &PackedMatrix, c: &mut [f32], epilogue: 
     if m == 0 || n == 0 {
         return;
     }
-    b.check(isa);
-    let panels = b.panels();
+    let panels = layout.panels();
     // A few tasks per thread; where rows are few, columns are cut too. Which thread computes an
     // element does not change its bits.
     let wanted = 2 * rayon::current_num_threads();
     let block_rows = m.div_ceil(wanted).next_multiple_of(tile::ROWS).clamp(MC.start, MC.end);
     let row_blocks = m.div_ceil(block_rows);
     let column_parts = wanted.div_ceil(row_blocks).clamp(1, panels);
-    let small = m * n * b.rows() < 1 << 18;
+    let small = m * n * layout.rows < 1 << 18;
     let output = Output { data: c.as_mut_ptr(), row_stride: n };
     let task = |index: usize| {
         let (block, part) = (index / column_parts, index % column_parts);
@@ -175,6 +192,7 @@ unsafe impl Sync for Output {}
 #[derive(Default)]
 struct Scratch {
     rows: Vec<f32>,
+    unpacked: Unpacked,
     packed: PackedMatrix,
 }
 
@@ -191,19 +209,22 @@ fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
 pub(crate) unsafe fn block_product(
     isa: Isa,
     a: Matrix<'_>,
-    b: &PackedMatrix,
+    b: Right<'_>,
     rows: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,
     output: Output,
     epilogue: Epilogue<'_>,
 ) {
-    let mut copy = with_scratch(|scratch| std::mem::take(&mut scratch.rows));
-    for (block, steps) in b.blocks() {
-        copy::copy_rows(isa, a, b, rows.start, rows.len(), steps.clone(), &mut copy);
+    let layout = b.layout(isa);
+    let (mut copy, mut unpacked) = with_scratch(|scratch| {
+        (std::mem::take(&mut scratch.rows), std::mem::take(&mut scratch.unpacked))
+    });
+    for (block, steps) in layout.blocks() {
+        copy::copy_rows(isa, a, layout, rows.start, rows.len(), steps.clone(), &mut copy);
         let call = tile::Call {
             a: copy.as_ptr(),
             rows: rows.len(),
-            units: b.units(&steps),
+            units: layout.units(&steps),
             // SAFETY: the first row lies inside C.
             c: unsafe { output.data.add(rows.start * output.row_stride) },
             row_stride_c: output.row_stride,
@@ -212,12 +233,17 @@ pub(crate) unsafe fn block_product(
             bias: if block == 0 { epilogue.bias } else { None },
         };
         for panel in panels.clone() {
+            let panel = tile::Panel {
+                data: b.panel(isa, (block, &steps), panel, &mut unpacked),
+                columns: layout.panel(panel),
+                paired: layout.pair == 2,
+            };
             // SAFETY: the copy covers the rows, rounded up to whole tiles; the panel is packed for
             // this instruction set; the caller vouches for C.
-            unsafe { tile::panel_product(isa, &call, b.panel(block, panel)) };
+            unsafe { tile::panel_product(isa, &call, panel) };
         }
     }
-    with_scratch(|scratch| scratch.rows = copy);
+    with_scratch(|scratch| (scratch.rows, scratch.unpacked) = (copy, unpacked));
 }
 
 #[cfg(test)]

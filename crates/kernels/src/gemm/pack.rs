@@ -1,9 +1,10 @@
 //! B in panels.
 
+use super::Matrix;
 #[cfg(target_arch = "x86_64")]
 use super::bf16::{neighbours, pairs};
 use super::bf16::{pair, round};
-use super::{KC, Matrix};
+use super::layout::Layout;
 use crate::simd::{self, Kernel, Simd};
 use crate::{Isa, Precision};
 use std::ops::Range;
@@ -11,29 +12,12 @@ use std::ops::Range;
 /// A [K, N] matrix in the panel layout of one instruction set.
 #[derive(Clone, Debug, Default)]
 pub struct PackedMatrix {
+    pub(super) layout: Layout,
     data: Vec<f32>,
     /// Where `data` begins to be aligned to a cache line.
     offset: usize,
-    rows: usize,
-    columns: usize,
-    lanes: usize,
-    /// Rows per unit: 2 for native bf16 pairs, else 1.
-    pair: usize,
-    precision: Precision,
 }
 
-/// One panel of one block: `vectors · lanes` units per step.
-pub(crate) struct Panel {
-    pub(crate) data: *const f32,
-    pub(crate) vectors: usize,
-    pub(crate) paired: bool,
-    /// First column and how many of the panel's columns exist.
-    pub(crate) column: usize,
-    pub(crate) columns: usize,
-}
-
-/// Vectors per full panel.
-const VECTORS: usize = 3;
 /// Units in a cache line.
 const LINE: usize = 16;
 
@@ -47,76 +31,31 @@ impl PackedMatrix {
 
     /// Packs `b` [K, N] into the memory this one has.
     pub(crate) fn pack(&mut self, isa: Isa, precision: Precision, b: Matrix<'_>) {
-        self.rows = b.rows;
-        self.columns = b.columns;
-        self.lanes = lanes(isa);
-        self.precision = precision;
-        self.pair = if precision == Precision::Bf16 && isa.has_bf16() { 2 } else { 1 };
-        let padded_columns = b.columns.next_multiple_of(self.lanes);
-        let units = b.rows.div_ceil(self.pair) * padded_columns;
-        self.data.resize(units + LINE, 0.0);
+        let layout = Layout::new(isa, precision, b.rows, b.columns);
+        self.layout = layout;
+        self.data.resize(layout.size() + LINE, 0.0);
         self.offset = self.data.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
-        for (block, steps) in self.blocks().collect::<Vec<_>>() {
-            for panel in 0..self.panels() {
-                self.pack_panel(isa, b, block, steps.clone(), panel);
+        for (block, steps) in layout.blocks() {
+            for panel in 0..layout.panels() {
+                let columns = layout.panel(panel);
+                let width = columns.vectors * layout.lanes;
+                let start = self.offset + layout.panel_start(block, panel);
+                let out = &mut self.data[start..][..layout.units(&steps) * width];
+                let (column, columns) = (columns.first, columns.count);
+                let part = PackPanel { b, steps: steps.clone(), column, columns, width, out };
+                part.pack(isa, layout);
             }
-        }
-    }
-
-    /// Refuses a matrix that was packed for another instruction set.
-    pub(super) fn check(&self, isa: Isa) {
-        assert!(isa.is_available(), "this processor has no {isa}");
-        let fits = self.lanes == lanes(isa) && (self.pair == 1 || isa.has_bf16());
-        assert!(fits, "B was packed for another instruction set than {isa}");
-    }
-
-    fn pack_panel(
-        &mut self,
-        isa: Isa,
-        b: Matrix<'_>,
-        block: usize,
-        steps: Range<usize>,
-        panel: usize,
-    ) {
-        let start = self.offset + self.panel_start(block, panel);
-        let width = self.panel_vectors(panel) * self.lanes;
-        let column = panel * VECTORS * self.lanes;
-        let columns = width.min(self.columns - column);
-        let units = self.units(&steps);
-        let out = &mut self.data[start..][..units * width];
-        if columns < width {
-            out.chunks_exact_mut(width).for_each(|unit| unit[columns..].fill(0.0));
-        }
-        let part = PackPanel { b, steps, column, columns, width, out };
-        #[cfg(target_arch = "x86_64")]
-        if self.pair == 2 {
-            // SAFETY: pairs are packed only for a processor that has AVX-512 bf16.
-            return unsafe { pack_pairs(part) };
-        }
-        simd::run(isa, part);
-        if self.precision == Precision::Bf16 {
-            self.data[start..][..units * width].iter_mut().for_each(round);
         }
     }
 
     /// K.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.layout.rows
     }
 
     /// N.
     pub fn columns(&self) -> usize {
-        self.columns
-    }
-
-    /// Rows per unit.
-    pub(super) fn pair(&self) -> usize {
-        self.pair
-    }
-
-    /// Precision it is packed in.
-    pub(super) fn precision(&self) -> Precision {
-        self.precision
+        self.layout.columns
     }
 
     /// Bytes of memory it takes.
@@ -125,64 +64,44 @@ impl PackedMatrix {
     }
 
     pub(crate) fn panels(&self) -> usize {
-        self.columns.div_ceil(VECTORS * self.lanes)
+        self.layout.panels()
     }
 
-    /// The blocks of K: index and rows.
-    pub(crate) fn blocks(&self) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
-        let (rows, step) = (self.rows, KC * self.pair);
-        (0..rows.div_ceil(step)).map(move |i| (i, i * step..((i + 1) * step).min(rows)))
-    }
-
-    /// Units along K in these rows.
-    pub(crate) fn units(&self, steps: &Range<usize>) -> usize {
-        steps.len().div_ceil(self.pair)
-    }
-
-    pub(crate) fn panel(&self, block: usize, panel: usize) -> Panel {
-        let column = panel * VECTORS * self.lanes;
-        let vectors = self.panel_vectors(panel);
-        Panel {
-            data: self.data[self.offset + self.panel_start(block, panel)..].as_ptr(),
-            vectors,
-            paired: self.pair == 2,
-            column,
-            columns: (vectors * self.lanes).min(self.columns - column),
-        }
-    }
-
-    fn panel_vectors(&self, panel: usize) -> usize {
-        (self.columns - panel * VECTORS * self.lanes).div_ceil(self.lanes).min(VECTORS)
-    }
-
-    /// Where a panel starts: whole blocks before it, then the panels before it in its block.
-    fn panel_start(&self, block: usize, panel: usize) -> usize {
-        let padded_columns = self.columns.next_multiple_of(self.lanes);
-        let first = block * KC * self.pair;
-        let units = (self.rows - first).min(KC * self.pair).div_ceil(self.pair);
-        block * KC * padded_columns + units * panel * VECTORS * self.lanes
+    /// The units of one panel of one block.
+    pub(super) fn panel(&self, block: usize, panel: usize) -> *const f32 {
+        self.data[self.offset + self.layout.panel_start(block, panel)..].as_ptr()
     }
 }
 
-fn lanes(isa: Isa) -> usize {
-    match isa {
-        Isa::Scalar => 4,
-        Isa::Avx2 => 8,
-        Isa::Avx512 | Isa::Avx512Bf16 => 16,
-    }
-}
-
-/// Some rows and columns of B on their way into a panel `width` wide.
-struct PackPanel<'a> {
-    b: Matrix<'a>,
-    steps: Range<usize>,
-    column: usize,
-    columns: usize,
-    width: usize,
-    out: &'a mut [f32],
+/// Some rows and columns of B on their way into units of a panel `width` wide.
+pub(super) struct PackPanel<'a> {
+    pub(super) b: Matrix<'a>,
+    pub(super) steps: Range<usize>,
+    pub(super) column: usize,
+    pub(super) columns: usize,
+    pub(super) width: usize,
+    pub(super) out: &'a mut [f32],
 }
 
 impl PackPanel<'_> {
+    /// Fills `out`, columns that do not exist with 0.
+    pub(super) fn pack(self, isa: Isa, layout: Layout) {
+        let (columns, width) = (self.columns, self.width);
+        if columns < width {
+            self.out.chunks_exact_mut(width).for_each(|unit| unit[columns..].fill(0.0));
+        }
+        #[cfg(target_arch = "x86_64")]
+        if layout.pair == 2 {
+            // SAFETY: pairs are packed only for a processor that has AVX-512 bf16.
+            return unsafe { pack_pairs(self) };
+        }
+        let PackPanel { b, steps, column, out, .. } = self;
+        simd::run(isa, PackPanel { b, steps, column, columns, width, out: &mut *out });
+        if layout.precision == Precision::Bf16 {
+            out.iter_mut().for_each(round);
+        }
+    }
+
     fn at(&self, step: usize, column: usize) -> f32 {
         if step < self.steps.end {
             self.b.data[step * self.b.row_stride + (self.column + column) * self.b.column_stride]

@@ -138,7 +138,7 @@ fn nothing_is_written_beyond_a_strided_output() {
             block_product(
                 isa,
                 Matrix::new(&a, 10, 6),
-                &packed,
+                (&packed).into(),
                 0..10,
                 0..packed.panels(),
                 output,
@@ -148,6 +148,38 @@ fn nothing_is_written_beyond_a_strided_output() {
         for row in canary.chunks(9) {
             assert!(row[5..].iter().all(|&x| x == 777.0), "{isa}: {row:?}");
             assert!(row[..5].iter().all(|&x| x != 777.0), "{isa}: {row:?}");
+        }
+    }
+}
+
+#[test]
+fn a_quantised_matrix_multiplies_as_its_dequantised_numbers() {
+    use crate::quantized::{Int8Matrix, Nf4Matrix, QuantizedMatrix};
+    // Strips, panels and blocks end inside; blocks of 64 straddle rows.
+    for (m, out, input) in [(5, 100, 70), (3, 49, 2 * KC + 9), (70, KC + 5, 33)] {
+        let dense = numbers(out * input, 3);
+        let weights = [
+            QuantizedMatrix::Nf4(Nf4Matrix::quantize(&dense, input, true)),
+            QuantizedMatrix::Int8(Int8Matrix::quantize(&dense, input)),
+        ];
+        for (weight, isa) in weights.iter().flat_map(|w| available().map(move |isa| (w, isa))) {
+            let mut plain = vec![0.0; out * input];
+            for (row, out) in plain.chunks_mut(input).enumerate() {
+                weight.dequantize(isa, row, 0..input, out);
+            }
+            let plain = Matrix::new(&plain, out, input);
+            for precision in [Precision::F32, Precision::Bf16] {
+                for transposed in [true, false] {
+                    let dense = if transposed { plain.transposed() } else { plain };
+                    let a = numbers(m * dense.rows, 4);
+                    let a = Matrix::new(&a, m, dense.rows);
+                    let right = Right::Quantized { weight, transposed, precision };
+                    let [mut c, mut expected] = [(); 2].map(|()| vec![0.0; m * dense.columns]);
+                    gemm(isa, a, right, &mut c, Epilogue::default());
+                    gemm_unpacked(isa, precision, a, dense, &mut expected, Epilogue::default());
+                    assert_eq!(c, expected, "{isa} {precision:?} {transposed}");
+                }
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The innermost loops: 8 rows × up to 3 vectors of C held in registers (4 rows at a time where
 //! there are only 16 registers), one broadcast of A and one load of B per product.
 
-use super::pack::Panel;
+use super::layout::PanelColumns;
 use crate::Isa;
 use crate::simd::{self, Kernel, Simd};
 #[cfg(target_arch = "x86_64")]
@@ -9,6 +9,14 @@ use std::arch::x86_64::*;
 
 /// Rows of A per tile.
 pub(super) const ROWS: usize = 8;
+
+/// One panel of one block of K.
+pub(super) struct Panel {
+    /// `vectors · lanes` units per step.
+    pub(super) data: *const f32,
+    pub(super) columns: PanelColumns,
+    pub(super) paired: bool,
+}
 
 /// A block of A's rows and where its product goes; the same for all panels.
 pub(super) struct Call<'a> {
@@ -47,7 +55,7 @@ impl Kernel for PanelProduct<'_> {
     unsafe fn run<S: Simd>(self) {
         // SAFETY: `panel_product`'s contract; `simd::run` chose `S` for this processor.
         unsafe {
-            match (S::LANES, self.panel.vectors) {
+            match (S::LANES, self.panel.columns.vectors) {
                 (16, 1) => rows::<S, F32, 8, 1>(self.call, &self.panel),
                 (16, 2) => rows::<S, F32, 8, 2>(self.call, &self.panel),
                 (16, _) => rows::<S, F32, 8, 3>(self.call, &self.panel),
@@ -65,7 +73,7 @@ unsafe fn panel_bf16(call: &Call<'_>, panel: &Panel) {
     use crate::simd::Avx512;
     // SAFETY: `panel_product`'s contract.
     unsafe {
-        match panel.vectors {
+        match panel.columns.vectors {
             1 => rows::<Avx512, Bf16Pair, 8, 1>(call, panel),
             2 => rows::<Avx512, Bf16Pair, 8, 2>(call, panel),
             _ => rows::<Avx512, Bf16Pair, 8, 3>(call, panel),
@@ -121,7 +129,7 @@ unsafe fn rows<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(
             let a = call.a.add(i / ROWS * ROWS * call.units + i % ROWS);
             let sums = tile::<S, P, MR, NV>(a, panel.data, call.units);
             let rows = (call.rows - i).min(MR);
-            if rows == MR && panel.columns == NV * S::LANES {
+            if rows == MR && panel.columns.count == NV * S::LANES {
                 write::<S, MR, NV>(call, panel, i, &sums);
             } else {
                 write_part::<S, MR, NV>(call, panel, i, rows, &sums);
@@ -174,11 +182,11 @@ unsafe fn write<S: Simd, const MR: usize, const NV: usize>(
         let mut bias = [S::splat(0.0); NV];
         if let Some(numbers) = call.bias {
             for (v, x) in bias.iter_mut().enumerate() {
-                *x = S::load(numbers.as_ptr().add(panel.column + v * S::LANES));
+                *x = S::load(numbers.as_ptr().add(panel.columns.first + v * S::LANES));
             }
         }
         for (i, row_sums) in sums.iter().enumerate() {
-            let c = call.c.add((row + i) * call.row_stride_c + panel.column);
+            let c = call.c.add((row + i) * call.row_stride_c + panel.columns.first);
             for (v, &sum) in row_sums.iter().enumerate() {
                 let c = c.add(v * S::LANES);
                 let mut x = S::add(S::mul(alpha, sum), bias[v]);
@@ -203,16 +211,19 @@ unsafe fn write_part<S: Simd, const MR: usize, const NV: usize>(
     // SAFETY: `panel_product`'s contract; columns beyond the panel's are masked.
     unsafe {
         for (i, row_sums) in sums.iter().enumerate().take(rows) {
-            let c = call.c.add((row + i) * call.row_stride_c + panel.column);
+            let c = call.c.add((row + i) * call.row_stride_c + panel.columns.first);
             for (v, &sum) in row_sums.iter().enumerate() {
                 let first = v * S::LANES;
-                if first >= panel.columns {
+                if first >= panel.columns.count {
                     break;
                 }
-                let count = (panel.columns - first).min(S::LANES);
+                let count = (panel.columns.count - first).min(S::LANES);
                 let mut x = S::mul(S::splat(call.alpha), sum);
                 if let Some(bias) = call.bias {
-                    x = S::add(x, S::load_first(bias.as_ptr().add(panel.column + first), count));
+                    x = S::add(
+                        x,
+                        S::load_first(bias.as_ptr().add(panel.columns.first + first), count),
+                    );
                 }
                 if call.accumulate {
                     x = S::add(x, S::load_first(c.add(first), count));

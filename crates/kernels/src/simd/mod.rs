@@ -48,6 +48,11 @@ pub(crate) trait Simd: Copy + 'static {
     /// vectors.
     unsafe fn store_transposed(rows: [Self::F; 8], out: *mut f32, stride: usize);
 
+    /// `LANES` integers as numbers.
+    unsafe fn from_i8(p: *const i8) -> Self::F;
+    /// Table entries by the `LANES` half bytes from `p` on, the high half of a byte first.
+    unsafe fn lookup_nibbles(table: &[f32; 16], p: *const u8) -> Self::F;
+
     unsafe fn splat_u(x: u32) -> Self::U;
     /// `start, start + 1, …`
     unsafe fn count_from(start: u32) -> Self::U;

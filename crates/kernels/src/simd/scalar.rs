@@ -29,6 +29,17 @@ impl Simd for Scalar {
         [x; 4]
     }
     #[inline(always)]
+    unsafe fn from_i8(p: *const i8) -> F {
+        // SAFETY: see above.
+        unsafe { p.cast::<[i8; 4]>().read_unaligned() }.map(f32::from)
+    }
+    #[inline(always)]
+    unsafe fn lookup_nibbles(table: &[f32; 16], p: *const u8) -> F {
+        // SAFETY: see above.
+        let [a, b] = unsafe { p.cast::<[u8; 2]>().read_unaligned() };
+        [a >> 4, a & 15, b >> 4, b & 15].map(|code| table[usize::from(code)])
+    }
+    #[inline(always)]
     unsafe fn prefetch(_: *const f32) {}
     #[inline(always)]
     unsafe fn store_transposed(rows: [F; 8], out: *mut f32, stride: usize) {

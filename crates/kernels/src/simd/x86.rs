@@ -52,6 +52,17 @@ fn first_of_16(n: usize) -> __mmask16 {
     ((1u32 << n) - 1) as __mmask16
 }
 
+/// The half bytes of the first 8 bytes, one per byte, the high half first.
+#[inline(always)]
+unsafe fn nibbles(bytes: __m128i) -> __m128i {
+    // SAFETY: register arithmetic under SSE2.
+    unsafe {
+        let mask = _mm_set1_epi8(15);
+        let high = _mm_and_si128(_mm_srli_epi16::<4>(bytes), mask);
+        _mm_unpacklo_epi8(high, _mm_and_si128(bytes, mask))
+    }
+}
+
 /// Four rows transposed within each 128-bit part.
 #[inline(always)]
 unsafe fn quads_256([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
@@ -119,6 +130,23 @@ impl Simd for Avx2 {
         xor_u(a: __m256i, b: __m256i) -> __m256i = _mm256_xor_si256(a, b);
     }
 
+    #[inline(always)]
+    unsafe fn from_i8(p: *const i8) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set and for 8 readable bytes.
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn lookup_nibbles(table: &[f32; 16], p: *const u8) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set and for 4 readable bytes.
+        unsafe {
+            let bytes = _mm_cvtsi32_si128(p.cast::<i32>().read_unaligned());
+            let codes = _mm256_cvtepu8_epi32(nibbles(bytes));
+            let low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr()), codes);
+            let high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table.as_ptr().add(8)), codes);
+            let is_high = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(codes));
+            _mm256_blendv_ps(low, high, is_high)
+        }
+    }
     #[inline(always)]
     unsafe fn sum(a: __m256) -> f32 {
         // SAFETY: the caller vouches for the instruction set.
@@ -213,6 +241,19 @@ impl Simd for Avx512 {
         xor_u(a: __m512i, b: __m512i) -> __m512i = _mm512_xor_si512(a, b);
     }
 
+    #[inline(always)]
+    unsafe fn from_i8(p: *const i8) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set and for 16 readable bytes.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn lookup_nibbles(table: &[f32; 16], p: *const u8) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set and for 8 readable bytes.
+        unsafe {
+            let codes = _mm512_cvtepu8_epi32(nibbles(_mm_loadl_epi64(p.cast())));
+            _mm512_permutexvar_ps(codes, _mm512_loadu_ps(table.as_ptr()))
+        }
+    }
     #[inline(always)]
     unsafe fn store_transposed(rows: [__m512; 8], out: *mut f32, stride: usize) {
         // SAFETY: the caller vouches for the instruction set and for room for 128 numbers.

@@ -1,0 +1,79 @@
+//! Where the elements of B lie in panels.
+
+use super::KC;
+use crate::{Isa, Precision};
+use std::ops::Range;
+
+/// The panel layout of a [K, N] matrix for one instruction set and precision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// K.
+    pub(crate) rows: usize,
+    /// N.
+    pub(crate) columns: usize,
+    /// Numbers per vector.
+    pub(super) lanes: usize,
+    /// Rows per unit: 2 for native bf16 pairs, else 1.
+    pub(super) pair: usize,
+    pub(super) precision: Precision,
+}
+
+/// Columns of one panel: the first, how many exist, and how many vectors they take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PanelColumns {
+    pub(super) first: usize,
+    pub(super) count: usize,
+    pub(super) vectors: usize,
+}
+
+/// Vectors per full panel.
+const VECTORS: usize = 3;
+
+impl Layout {
+    pub(super) fn new(isa: Isa, precision: Precision, rows: usize, columns: usize) -> Self {
+        let lanes = match isa {
+            Isa::Scalar => 4,
+            Isa::Avx2 => 8,
+            Isa::Avx512 | Isa::Avx512Bf16 => 16,
+        };
+        let pair = if precision == Precision::Bf16 && isa.has_bf16() { 2 } else { 1 };
+        Layout { rows, columns, lanes, pair, precision }
+    }
+
+    /// Units of the whole matrix.
+    pub(super) fn size(&self) -> usize {
+        self.rows.div_ceil(self.pair) * self.padded_columns()
+    }
+
+    fn padded_columns(&self) -> usize {
+        self.columns.next_multiple_of(self.lanes)
+    }
+
+    pub(crate) fn panels(&self) -> usize {
+        self.columns.div_ceil(VECTORS * self.lanes)
+    }
+
+    /// The blocks of K: index and rows.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
+        let (rows, step) = (self.rows, KC * self.pair);
+        (0..rows.div_ceil(step)).map(move |i| (i, i * step..((i + 1) * step).min(rows)))
+    }
+
+    /// Units along K in these rows.
+    pub(super) fn units(&self, steps: &Range<usize>) -> usize {
+        steps.len().div_ceil(self.pair)
+    }
+
+    pub(super) fn panel(&self, panel: usize) -> PanelColumns {
+        let first = panel * VECTORS * self.lanes;
+        let vectors = (self.columns - first).div_ceil(self.lanes).min(VECTORS);
+        PanelColumns { first, count: (vectors * self.lanes).min(self.columns - first), vectors }
+    }
+
+    /// Where a panel starts: whole blocks before it, then the panels before it in its block.
+    pub(super) fn panel_start(&self, block: usize, panel: usize) -> usize {
+        let first = block * KC * self.pair;
+        let units = (self.rows - first).min(KC * self.pair).div_ceil(self.pair);
+        block * KC * self.padded_columns() + units * panel * VECTORS * self.lanes
+    }
+}

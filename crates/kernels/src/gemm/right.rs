@@ -1,0 +1,94 @@
+//! The right-hand matrix of a product: packed, or quantised and unpacked panel by panel.
+
+use super::layout::Layout;
+use super::pack::{PackPanel, PackedMatrix};
+use super::{KC, Matrix};
+use crate::quantized::QuantizedMatrix;
+use crate::{Isa, Precision};
+use std::ops::Range;
+
+/// B [K, N] of a product.
+#[derive(Clone, Copy, Debug)]
+pub enum Right<'a> {
+    /// In panels already.
+    Packed(&'a PackedMatrix),
+    /// A quantised W [out, in], as Wᵀ for `x·Wᵀ` or as it is for `dy·W`; its numbers are rounded to
+    /// this precision.
+    Quantized {
+        /// W.
+        weight: &'a QuantizedMatrix,
+        /// Whether B is Wᵀ.
+        transposed: bool,
+        /// Of the product's inputs.
+        precision: Precision,
+    },
+}
+
+impl<'a> From<&'a PackedMatrix> for Right<'a> {
+    fn from(packed: &'a PackedMatrix) -> Self {
+        Right::Packed(packed)
+    }
+}
+
+/// Steps of K that are dequantised at a time: with a panel's columns they stay in the L1 cache.
+const STRIP: usize = 128;
+
+impl Right<'_> {
+    pub(super) fn layout(&self, isa: Isa) -> Layout {
+        match self {
+            Right::Packed(packed) => packed.layout,
+            Right::Quantized { weight, transposed, precision } => {
+                let (out, input) = (weight.rows(), weight.columns());
+                let (rows, columns) = if *transposed { (input, out) } else { (out, input) };
+                Layout::new(isa, *precision, rows, columns)
+            }
+        }
+    }
+
+    /// The units of one panel of one block, in `scratch` if they have to be unpacked.
+    pub(super) fn panel(
+        &self,
+        isa: Isa,
+        (block, steps): (usize, &Range<usize>),
+        panel: usize,
+        scratch: &mut Unpacked,
+    ) -> *const f32 {
+        let (weight, transposed) = match self {
+            Right::Packed(packed) => return packed.panel(block, panel),
+            Right::Quantized { weight, transposed, .. } => (weight, *transposed),
+        };
+        let layout = self.layout(isa);
+        let columns = layout.panel(panel);
+        let width = columns.vectors * layout.lanes;
+        let Unpacked { strip, units } = scratch;
+        strip.resize(STRIP * width, 0.0);
+        units.resize(KC * width, 0.0);
+        for first in steps.clone().step_by(STRIP) {
+            let rows = first..(first + STRIP).min(steps.end);
+            let (count, part) = (rows.len(), columns.first..columns.first + columns.count);
+            let b = if transposed {
+                for (row, out) in part.zip(strip.chunks_exact_mut(count)) {
+                    weight.dequantize(isa, row, rows.clone(), out);
+                }
+                Matrix::new(strip, columns.count, count).transposed()
+            } else {
+                for (row, out) in rows.clone().zip(strip.chunks_exact_mut(columns.count)) {
+                    weight.dequantize(isa, row, part.clone(), out);
+                }
+                Matrix::new(strip, count, columns.count)
+            };
+            let start = (first - steps.start) / layout.pair * width;
+            let out = &mut units[start..][..layout.units(&rows) * width];
+            PackPanel { b, steps: 0..count, column: 0, columns: columns.count, width, out }
+                .pack(isa, layout);
+        }
+        units.as_ptr()
+    }
+}
+
+/// Memory of a thread for a panel that is unpacked.
+#[derive(Default)]
+pub(super) struct Unpacked {
+    strip: Vec<f32>,
+    units: Vec<f32>,
+}

@@ -1,0 +1,60 @@
+//! Frozen weights in 4 or 8 bits a number. They are dequantised row by row inside a product, never
+//! as a whole.
+
+mod dynamic;
+mod int8;
+mod nf4;
+
+pub use int8::Int8Matrix;
+pub use nf4::{NF4_CODE, Nf4Absmax, Nf4Matrix, StoredType};
+
+use crate::Isa;
+use std::ops::Range;
+
+/// A weight [out, in] in few bits.
+#[derive(Clone, Debug, PartialEq)]
+pub enum QuantizedMatrix {
+    /// 4-bit NormalFloat.
+    Nf4(Nf4Matrix),
+    /// 8-bit integers with a scale per row.
+    Int8(Int8Matrix),
+}
+
+impl QuantizedMatrix {
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        match self {
+            QuantizedMatrix::Nf4(matrix) => matrix.rows(),
+            QuantizedMatrix::Int8(matrix) => matrix.rows(),
+        }
+    }
+
+    /// Numbers per row.
+    pub fn columns(&self) -> usize {
+        match self {
+            QuantizedMatrix::Nf4(matrix) => matrix.columns(),
+            QuantizedMatrix::Int8(matrix) => matrix.columns(),
+        }
+    }
+
+    /// Bytes of memory it takes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            QuantizedMatrix::Nf4(matrix) => matrix.bytes(),
+            QuantizedMatrix::Int8(matrix) => matrix.bytes(),
+        }
+    }
+
+    /// Writes some columns of a row to `out`.
+    ///
+    /// # Panics
+    /// They are not in the matrix, or `out` has another length.
+    pub fn dequantize(&self, isa: Isa, row: usize, columns: Range<usize>, out: &mut [f32]) {
+        assert!(row < self.rows() && columns.end <= self.columns(), "not in the matrix");
+        assert_eq!(columns.len(), out.len(), "columns and room for them differ");
+        match self {
+            QuantizedMatrix::Nf4(matrix) => matrix.dequantize(isa, row, columns, out),
+            QuantizedMatrix::Int8(matrix) => matrix.dequantize(isa, row, columns, out),
+        }
+    }
+}
