@@ -4,7 +4,7 @@
 //!
 //! Lines are `{"ids": […]}` in, `{"ids": […], "logits": […]}` out. f32 throughout.
 
-use architectures::{Batch, Cpu, Isa, Method, Precision, SequenceClassifier, peft};
+use architectures::{Batch, Cpu, Isa, Method, Precision, Quantization, SequenceClassifier, peft};
 use serde_json::{Value, json};
 use std::error::Error;
 use std::path::Path;
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: logits BASE_FOLDER ADAPTER_FOLDER LABELS < IDS.jsonl".into());
     };
     let (base, adapter) = (Path::new(base), Path::new(adapter));
-    let backend = Cpu::new(Isa::detect()?, Precision::F32);
+    let backend = Cpu::new(Isa::detect()?, Precision::F32, Quantization::None);
     let method = Method::Lora(peft::read_adapter_config(adapter)?);
     let mut model = SequenceClassifier::load(&backend, base, labels.parse()?, &method, 0)?;
     peft::read_adapter(&backend, &mut model, adapter)?;

@@ -5,6 +5,7 @@
 //! Matrices are row-major f32; vectors are matrices of one row. Operations check shapes and panic
 //! on a mismatch: that is a bug in a network, never bad input.
 
+use crate::checkpoint::StoredWeight;
 use kernels::{Dropout, Precision};
 use std::fmt::Debug;
 
@@ -99,16 +100,17 @@ pub trait Backend: Debug {
     fn indices(&self, values: Vec<u32>) -> Self::Indices;
     /// Every number plus `by`.
     fn shifted(&self, values: &Self::Indices, by: u32) -> Self::Indices;
-    /// Packs a frozen weight [out, in] for `x·Wᵀ`, or, when `backward`, for `dy·W`.
-    fn pack(&self, weight: &[f32], out: usize, input: usize, backward: bool) -> Self::Packed;
+    /// Packs a frozen weight [out, in] for `x·Wᵀ` and `dy·W`.
+    fn pack(&self, weight: StoredWeight, out: usize, input: usize) -> Self::Packed;
     /// Precision of the products of large matrices.
     fn precision(&self) -> Precision;
 
-    /// `y = x·packed (+ bias) (+ y)`.
+    /// `y = x·Wᵀ (+ bias) (+ y)`, or with W itself where `transposed` is false.
     fn packed_product(
         &self,
         x: &Self::Matrix,
         packed: &Self::Packed,
+        transposed: bool,
         bias: Option<&Self::Matrix>,
         accumulate: bool,
         y: &mut Self::Matrix,

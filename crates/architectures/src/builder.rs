@@ -102,15 +102,13 @@ impl<'a, B: Backend> Builder<'a, B> {
     ) -> Result<Linear<B>, Error> {
         self.linears.push(name.to_owned());
         let weight_name = format!("{name}.weight");
-        let data = self.checkpoint.get(self.root, &weight_name, &[out, input])?;
+        let stored = self.checkpoint.get_weight(self.root, &weight_name, &[out, input])?;
         let weight = if self.trains_encoder() {
-            let id = self.parameter(&weight_name, &[out, input], &data);
+            let id = self.parameter(&weight_name, &[out, input], &stored.into_dense());
             Weight::Trained { id, precision: self.backend.precision() }
         } else {
-            self.frozen += data.len();
-            let [forward, backward] =
-                [false, true].map(|backward| self.backend.pack(&data, out, input, backward));
-            Weight::Frozen { forward, backward }
+            self.frozen += out * input;
+            Weight::Frozen(self.backend.pack(stored, out, input))
         };
         let bias = self.tensor(&format!("{name}.bias"), &[out])?;
         let lora = self.lora(name, out, input, per_sequence);

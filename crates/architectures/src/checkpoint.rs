@@ -5,8 +5,9 @@
 //! Old checkpoints call a LayerNorm's weight and bias gamma and beta; checkpoints of a bare encoder
 //! lack the root prefix (`bert.`). Both are found under the canonical name.
 
-use crate::{Error, random};
+use crate::{Error, quantized, random};
 use half::{bf16, f16};
+use kernels::{Nf4Matrix, QuantizedMatrix};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -67,12 +68,27 @@ impl TensorFile {
         Ok(Some((view.shape().to_vec(), data)))
     }
 
+    /// The bytes of a tensor of this type, or `None` where there is no such tensor.
+    ///
+    /// # Errors
+    /// The tensor is of another type.
+    pub(crate) fn bytes(&self, name: &str, expected: Dtype) -> Result<Option<Vec<u8>>, Error> {
+        let tensors = self.tensors()?;
+        let Ok(view) = tensors.tensor(name) else { return Ok(None) };
+        if view.dtype() != expected {
+            let found = view.dtype();
+            return Err(self.problem(name, format!("is of type {found:?}, not {expected:?}")));
+        }
+        Ok(Some(view.data().to_vec()))
+    }
+
+    /// The error about a tensor of this file.
+    pub(crate) fn problem(&self, name: &str, problem: String) -> Error {
+        Error::Tensor { path: self.path.clone(), name: name.to_owned(), problem }
+    }
+
     fn to_f32(&self, name: &str, view: &TensorView<'_>) -> Result<Vec<f32>, Error> {
-        let problem = |problem: String| Error::Tensor {
-            path: self.path.clone(),
-            name: name.to_owned(),
-            problem,
-        };
+        let problem = |problem: String| self.problem(name, problem);
         let bytes = view.data();
         let halves = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
         let data: Vec<f32> = match view.dtype() {
@@ -90,6 +106,25 @@ impl TensorFile {
             return Err(problem(format!("holds {} at index {index}", data[index])));
         }
         Ok(data)
+    }
+}
+
+/// A weight as a checkpoint stores it.
+#[derive(Clone, Debug)]
+pub enum StoredWeight {
+    /// Numbers, row-major.
+    Dense(Vec<f32>),
+    /// Four bits a number.
+    Nf4(Nf4Matrix),
+}
+
+impl StoredWeight {
+    /// Numbers, row-major.
+    pub fn into_dense(self) -> Vec<f32> {
+        match self {
+            StoredWeight::Dense(data) => data,
+            StoredWeight::Nf4(matrix) => QuantizedMatrix::Nf4(matrix).to_dense(),
+        }
     }
 }
 
@@ -140,14 +175,31 @@ impl Checkpoint {
     /// # Errors
     /// The tensor has another shape, or holds no finite numbers.
     pub fn find(&self, root: &str, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>, Error> {
+        Ok(self.find_weight(root, name, shape)?.map(StoredWeight::into_dense))
+    }
+
+    fn find_weight(
+        &self,
+        root: &str,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<Option<StoredWeight>, Error> {
         let (files, index) = match &self.0 {
             Source::Files { files, index, .. } => (files, index),
-            Source::Random { seed } => return Ok(Some(untrained(*seed, name, shape))),
+            Source::Random { seed } => {
+                return Ok(Some(StoredWeight::Dense(untrained(*seed, name, shape))));
+            }
         };
         for candidate in candidates(root, name) {
             let Some(&file) = index.get(&candidate) else { continue };
             let file = &files[file];
-            let Some((found, data)) = file.tensor(&candidate)? else { continue };
+            let (found, data) = match quantized::read(file, &candidate)? {
+                Some(matrix) => (vec![matrix.rows(), matrix.columns()], StoredWeight::Nf4(matrix)),
+                None => match file.tensor(&candidate)? {
+                    Some((shape, data)) => (shape, StoredWeight::Dense(data)),
+                    None => continue,
+                },
+            };
             if found != shape {
                 let (path, expected) = (file.path.clone(), shape.to_vec());
                 return Err(Error::Shape { path, name: candidate, found, expected });
@@ -162,7 +214,20 @@ impl Checkpoint {
     /// # Errors
     /// It is not there, or as for `find`.
     pub fn get(&self, root: &str, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
-        self.find(root, name, shape)?.ok_or_else(|| Error::MissingTensor {
+        Ok(self.get_weight(root, name, shape)?.into_dense())
+    }
+
+    /// As [`Checkpoint::get`], without dequantising what is stored in few bits.
+    ///
+    /// # Errors
+    /// As for `get`.
+    pub fn get_weight(
+        &self,
+        root: &str,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<StoredWeight, Error> {
+        self.find_weight(root, name, shape)?.ok_or_else(|| Error::MissingTensor {
             path: match &self.0 {
                 Source::Files { folder, .. } => folder.clone(),
                 Source::Random { .. } => PathBuf::new(),

@@ -1,9 +1,11 @@
 //! The CPU backend: the `kernels` crate behind [`Backend`], with memory that is reused.
 
 use crate::backend::{AttentionSaved, AttentionShape, Backend, Norm, Product, Shape};
+use crate::checkpoint::StoredWeight;
+use crate::quantized::Quantization;
 use kernels::{
-    Attention, AttentionInputs, Dropout, Epilogue, Isa, LayerNormInputs, Matrix, PackedMatrix,
-    Precision,
+    Attention, AttentionInputs, Dropout, Epilogue, Int8Matrix, Isa, LayerNormInputs, Matrix,
+    Nf4Matrix, PackedMatrix, Precision, QuantizedMatrix, Right,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Cpu {
     isa: Isa,
     precision: Precision,
+    quantization: Quantization,
     pool: Arc<Pool>,
 }
 
@@ -79,10 +82,25 @@ impl Shape for CpuMatrix {
     }
 }
 
+/// A frozen weight [out, in].
+#[derive(Debug)]
+pub enum CpuWeight {
+    /// In the layouts of both products.
+    Packed {
+        /// For `x·Wᵀ`.
+        transposed: PackedMatrix,
+        /// For `dy·W`.
+        plain: PackedMatrix,
+    },
+    /// In few bits, for both.
+    Quantized(QuantizedMatrix),
+}
+
 impl Cpu {
-    /// A backend that uses this instruction set, and this precision for large products.
-    pub fn new(isa: Isa, precision: Precision) -> Self {
-        Cpu { isa, precision, pool: Arc::default() }
+    /// A backend that uses this instruction set, this precision for large products, and keeps frozen
+    /// weights this way.
+    pub fn new(isa: Isa, precision: Precision, quantization: Quantization) -> Self {
+        Cpu { isa, precision, quantization, pool: Arc::default() }
     }
 
     /// The instruction set in use.
@@ -111,7 +129,7 @@ fn attention<'a>(
 impl Backend for Cpu {
     type Matrix = CpuMatrix;
     type Indices = Vec<u32>;
-    type Packed = PackedMatrix;
+    type Packed = CpuWeight;
 
     fn matrix(&self, rows: usize, columns: usize) -> CpuMatrix {
         CpuMatrix { data: self.pool.take(rows * columns), rows, columns, pool: self.pool.clone() }
@@ -149,10 +167,28 @@ impl Backend for Cpu {
         values.iter().map(|value| value + by).collect()
     }
 
-    fn pack(&self, weight: &[f32], out: usize, input: usize, backward: bool) -> PackedMatrix {
-        let weight = Matrix::new(weight, out, input);
-        let weight = if backward { weight } else { weight.transposed() };
-        PackedMatrix::new(self.isa, self.precision, weight)
+    fn pack(&self, weight: StoredWeight, out: usize, input: usize) -> CpuWeight {
+        let weight = match (self.quantization, weight) {
+            (Quantization::Nf4, StoredWeight::Nf4(matrix)) => {
+                return CpuWeight::Quantized(QuantizedMatrix::Nf4(matrix));
+            }
+            (_, weight) => weight.into_dense(),
+        };
+        match self.quantization {
+            Quantization::None => {
+                let weight = Matrix::new(&weight, out, input);
+                let pack = |weight| PackedMatrix::new(self.isa, self.precision, weight);
+                CpuWeight::Packed { transposed: pack(weight.transposed()), plain: pack(weight) }
+            }
+            Quantization::Nf4 => {
+                let matrix = Nf4Matrix::quantize(&weight, input, true);
+                CpuWeight::Quantized(QuantizedMatrix::Nf4(matrix))
+            }
+            Quantization::Int8 => {
+                let matrix = Int8Matrix::quantize(&weight, input);
+                CpuWeight::Quantized(QuantizedMatrix::Int8(matrix))
+            }
+        }
     }
 
     fn precision(&self) -> Precision {
@@ -162,13 +198,21 @@ impl Backend for Cpu {
     fn packed_product(
         &self,
         x: &CpuMatrix,
-        packed: &PackedMatrix,
+        packed: &CpuWeight,
+        transposed: bool,
         bias: Option<&CpuMatrix>,
         accumulate: bool,
         y: &mut CpuMatrix,
     ) {
         let epilogue = Epilogue { alpha: 1.0, accumulate, bias: bias.map(CpuMatrix::data) };
-        kernels::gemm(self.isa, x.view(false), packed, y.data_mut(), epilogue);
+        let right = match packed {
+            CpuWeight::Packed { transposed: packed, .. } if transposed => Right::Packed(packed),
+            CpuWeight::Packed { plain, .. } => Right::Packed(plain),
+            CpuWeight::Quantized(weight) => {
+                Right::Quantized { weight, transposed, precision: self.precision }
+            }
+        };
+        kernels::gemm(self.isa, x.view(false), right, y.data_mut(), epilogue);
     }
 
     fn product(&self, product: Product<'_, CpuMatrix>, c: &mut CpuMatrix) {

@@ -32,7 +32,7 @@ impl<B: Backend> Tensor<B> {
 #[derive(Debug)]
 pub(crate) enum Weight<B: Backend> {
     /// Packed for `x·Wᵀ` and for `dy·W`.
-    Frozen { forward: B::Packed, backward: B::Packed },
+    Frozen(B::Packed),
     /// Packed anew for each product.
     Trained { id: ParameterId, precision: Precision },
 }
@@ -82,8 +82,8 @@ impl<B: Backend> Linear<B> {
         let mut y = backend.matrix(x.rows(), self.out);
         let bias = self.bias.value(parameters);
         match &self.weight {
-            Weight::Frozen { forward, .. } => {
-                backend.packed_product(x, forward, Some(bias), false, &mut y);
+            Weight::Frozen(weight) => {
+                backend.packed_product(x, weight, true, Some(bias), false, &mut y);
             }
             Weight::Trained { id, precision } => {
                 let w = parameters.value(*id);
@@ -121,9 +121,9 @@ impl<B: Backend> Linear<B> {
             backend.sum_rows(dy, parameters.gradient(id));
         }
         match &self.weight {
-            Weight::Frozen { backward, .. } => {
+            Weight::Frozen(weight) => {
                 if let Some((dx, accumulate)) = &mut dx {
-                    backend.packed_product(dy, backward, None, *accumulate, dx);
+                    backend.packed_product(dy, weight, false, None, *accumulate, dx);
                 }
             }
             Weight::Trained { id, precision } => {

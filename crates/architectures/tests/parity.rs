@@ -4,7 +4,7 @@
 
 use architectures::{
     AdamWSettings, Backend, Batch, Checkpoint, Cpu, Isa, LoraConfig, Method, Optimizer, Pass,
-    Precision, SequenceClassifier, TargetModules, TensorFile, peft,
+    Precision, Quantization, SequenceClassifier, TargetModules, TensorFile, peft,
 };
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -82,7 +82,7 @@ struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     fn new(case: &'a Case, isa: Isa, precision: Precision) -> Trial<'a> {
-        let backend = Cpu::new(isa, precision);
+        let backend = Cpu::new(isa, precision, Quantization::None);
         let (method, prefix) = match &case.lora {
             Some(lora) => {
                 let lora = LoraConfig {
@@ -222,7 +222,7 @@ fn adapters_written_by_peft_load_and_ours_read_back() {
     let adapters: Vec<Adapter> = json("adapters.json");
     assert_eq!(adapters.len(), 2);
     for case in &adapters {
-        let backend = Cpu::new(Isa::detect().unwrap(), Precision::F32);
+        let backend = Cpu::new(Isa::detect().unwrap(), Precision::F32, Quantization::None);
         let (base, adapter) = (
             fixtures().join(&case.family).join(&case.base),
             fixtures().join(&case.family).join(&case.adapter),
@@ -256,7 +256,7 @@ fn adapters_written_by_peft_load_and_ours_read_back() {
 
 #[test]
 fn a_checkpoint_lists_what_it_lacks() {
-    let backend = Cpu::new(Isa::Scalar, Precision::F32);
+    let backend = Cpu::new(Isa::Scalar, Precision::F32, Quantization::None);
     let folder = fixtures().join("bert/model");
     assert!(Checkpoint::open(&folder).is_ok());
     let model = SequenceClassifier::load(&backend, &folder, 2, &Method::Full, 1).unwrap();

@@ -6,7 +6,7 @@ use crate::cli::Which;
 use crate::config::PrecisionName;
 use crate::device::Device;
 use anyhow::{Context, Result, bail};
-use architectures::{Cpu, Method, SequenceClassifier, peft};
+use architectures::{Cpu, Method, Quantization, SequenceClassifier, peft};
 use data::{DataConfig, LabelScheme, Tokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -31,6 +31,9 @@ pub struct Card {
     pub max_length: usize,
     /// Precision it was trained and tested in.
     pub precision: PrecisionName,
+    /// How the frozen weights were kept.
+    #[serde(default)]
+    pub quantization: Quantization,
     /// Seed of the run; also that of the intervals.
     pub seed: u64,
     /// Column that holds the text.
@@ -171,7 +174,7 @@ pub fn locate(run: &Path, which: Option<Which>) -> Result<PathBuf> {
 pub fn load(folder: &Path, progress: &dyn sources::Progress) -> Result<(Loaded, Device)> {
     let card: Card = read_json(&folder.join(CARD))?;
     let device = Device::new(None, card.precision)?;
-    let backend = Cpu::new(device.isa, device.precision);
+    let backend = Cpu::new(device.isa, device.precision, card.quantization);
     let labels = card.labels.names.len();
     let model = if folder.join(peft::ADAPTER_CONFIG).is_file() {
         let base = Base::find(&card.pretrained_model, progress)?;

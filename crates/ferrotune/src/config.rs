@@ -3,7 +3,7 @@
 //! named flags). Unknown keys are refused with the nearest known one.
 
 use anyhow::{Context, Result, anyhow, bail};
-use architectures::LoraConfig;
+use architectures::{LoraConfig, Quantization};
 use data::DataConfig;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,8 @@ pub struct Config {
     pub seed: u64,
     /// `lora`, or `full` to train every weight.
     pub method: MethodName,
+    /// Frozen weights in memory, with `method = "lora"`: `none`, `nf4` (4 bits, QLoRA) or `int8`.
+    pub quantization: Quantization,
     /// `auto` (bf16-mixed where the processor has bf16 products), `32-true` or `bf16-mixed`.
     pub precision: PrecisionName,
     /// Threads; by default one per core. Does not change the result.
@@ -174,6 +176,7 @@ impl Default for Config {
             output_dir: "runs".into(),
             seed: 42,
             method: MethodName::Lora,
+            quantization: Quantization::None,
             precision: PrecisionName::Auto,
             threads: None,
             data: DataConfig::default(),
@@ -310,6 +313,13 @@ impl Config {
         }
         if let Some(uri) = &self.tracking.uri {
             tracking::check_uri(uri).context("tracking.uri cannot be used")?;
+        }
+        if self.method == MethodName::Full && self.quantization != Quantization::None {
+            bail!(
+                "quantization is `{}`, but method = \"full\" trains every weight, and only frozen \
+                 weights can be quantised",
+                format!("{:?}", self.quantization).to_lowercase()
+            );
         }
         self.max_seconds()?;
         self.lora.check()?;

@@ -101,7 +101,7 @@ impl Bench {
         if arguments.repeats == 0 {
             bail!("--repeats is 0, but must be at least 1");
         }
-        let backend = Cpu::new(device.isa, device.precision);
+        let backend = Cpu::new(device.isa, device.precision, config.quantization);
         let method = trainer::method(&config);
         let shape = match (arguments.workload, arguments.shape) {
             (Workload::Step, None) => Some(Shape::RobertaBase),

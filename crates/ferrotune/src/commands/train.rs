@@ -108,7 +108,7 @@ impl Prepared {
             );
         }
 
-        let backend = Cpu::new(device.isa, device.precision);
+        let backend = Cpu::new(device.isa, device.precision, config.quantization);
         let method = trainer::method(config);
         let labels = dataset.labels.names.len();
         let model = SequenceClassifier::load(&backend, &base.folder, labels, &method, config.seed)?;
@@ -129,6 +129,7 @@ impl Prepared {
             labels: dataset.labels.clone(),
             max_length: config.data.max_length,
             precision: config.precision,
+            quantization: config.quantization,
             seed: config.seed,
             text_column: config.data.text_column.clone(),
             label_column: config.data.label_column.clone(),

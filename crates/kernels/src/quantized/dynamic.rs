@@ -7,13 +7,13 @@ pub(super) fn code() -> [f32; 256] {
     let mut values = vec![0.0f32, 1.0];
     for i in 0..7 {
         let parts: usize = 1 << i;
-        // As torch.linspace gives them: steps from the nearer end.
-        let step = (1.0f32 - 0.1) / parts as f32;
+        // As torch.linspace gives them: from the nearer end, rounded once.
+        let step = f64::from((1.0f32 - 0.1) / parts as f32);
         let edge = |n: usize| {
             if n < parts.div_ceil(2) {
-                0.1 + step * n as f32
+                (f64::from(0.1f32) + step * n as f64) as f32
             } else {
-                1.0 - step * (parts - n) as f32
+                (1.0 - step * (parts - n) as f64) as f32
             }
         };
         let decade = 10f64.powi(i - 6) as f32;

@@ -45,6 +45,16 @@ impl QuantizedMatrix {
         }
     }
 
+    /// All numbers, row-major.
+    pub fn to_dense(&self) -> Vec<f32> {
+        let columns = self.columns();
+        let mut data = vec![0.0; self.rows() * columns];
+        for (row, out) in data.chunks_exact_mut(columns).enumerate() {
+            self.dequantize(Isa::Scalar, row, 0..columns, out);
+        }
+        data
+    }
+
     /// Writes some columns of a row to `out`.
     ///
     /// # Panics

@@ -168,11 +168,13 @@ impl Nf4Matrix {
         &self.absmax
     }
 
-    pub(super) fn rows(&self) -> usize {
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
         self.rows
     }
 
-    pub(super) fn columns(&self) -> usize {
+    /// Numbers per row.
+    pub fn columns(&self) -> usize {
         self.columns
     }
 
