@@ -34,6 +34,8 @@ pub(crate) const KC: usize = 384;
 /// Most and fewest rows of A per block. A block passes over all of B, which comes from L3 or memory:
 /// the more rows, the less that costs. With `KC` steps 256 rows take 384 KiB, beside the panel in L2.
 const MC: Range<usize> = 64..256;
+/// Most rows where B is dequantised for each block: A's copy then reaches into L3, which costs less.
+const MC_QUANTIZED: usize = 1024;
 
 /// A read-only matrix over a slice: element (i, j) is `data[i·row_stride + j·column_stride]`.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +129,8 @@ pub fn gemm<'b>(
     // A few tasks per thread; where rows are few, columns are cut too. Which thread computes an
     // element does not change its bits.
     let wanted = 2 * rayon::current_num_threads();
-    let block_rows = m.div_ceil(wanted).next_multiple_of(tile::ROWS).clamp(MC.start, MC.end);
+    let most = if matches!(b, Right::Packed(_)) { MC.end } else { MC_QUANTIZED };
+    let block_rows = m.div_ceil(wanted).next_multiple_of(tile::ROWS).clamp(MC.start, most);
     let row_blocks = m.div_ceil(block_rows);
     let column_parts = wanted.div_ceil(row_blocks).clamp(1, panels);
     let small = m * n * layout.rows < 1 << 18;

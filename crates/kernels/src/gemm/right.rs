@@ -66,15 +66,12 @@ impl Right<'_> {
         for first in steps.clone().step_by(STRIP) {
             let rows = first..(first + STRIP).min(steps.end);
             let (count, part) = (rows.len(), columns.first..columns.first + columns.count);
+            let strip = &mut strip[..count * columns.count];
             let b = if transposed {
-                for (row, out) in part.zip(strip.chunks_exact_mut(count)) {
-                    weight.dequantize(isa, row, rows.clone(), out);
-                }
+                weight.dequantize(isa, part, rows.clone(), strip);
                 Matrix::new(strip, columns.count, count).transposed()
             } else {
-                for (row, out) in rows.clone().zip(strip.chunks_exact_mut(columns.count)) {
-                    weight.dequantize(isa, row, part.clone(), out);
-                }
+                weight.dequantize(isa, rows.clone(), part, strip);
                 Matrix::new(strip, count, columns.count)
             };
             let start = (first - steps.start) / layout.pair * width;

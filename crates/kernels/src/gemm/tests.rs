@@ -164,9 +164,7 @@ fn a_quantised_matrix_multiplies_as_its_dequantised_numbers() {
         ];
         for (weight, isa) in weights.iter().flat_map(|w| available().map(move |isa| (w, isa))) {
             let mut plain = vec![0.0; out * input];
-            for (row, out) in plain.chunks_mut(input).enumerate() {
-                weight.dequantize(isa, row, 0..input, out);
-            }
+            weight.dequantize(isa, 0..out, 0..input, &mut plain);
             let plain = Matrix::new(&plain, out, input);
             for precision in [Precision::F32, Precision::Bf16] {
                 for transposed in [true, false] {

@@ -44,15 +44,21 @@ impl Int8Matrix {
         self.codes.len() + size_of::<f32>() * self.absmax.len()
     }
 
-    pub(super) fn dequantize(&self, isa: Isa, row: usize, columns: Range<usize>, out: &mut [f32]) {
-        let codes = &self.codes[row * self.columns..][columns];
-        simd::run(isa, Dequantize { codes, scale: self.absmax[row] / 127.0, out });
+    pub(super) fn dequantize(
+        &self,
+        isa: Isa,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        out: &mut [f32],
+    ) {
+        simd::run(isa, Dequantize { matrix: self, rows, columns, out });
     }
 }
 
 struct Dequantize<'a> {
-    codes: &'a [i8],
-    scale: f32,
+    matrix: &'a Int8Matrix,
+    rows: Range<usize>,
+    columns: Range<usize>,
     out: &'a mut [f32],
 }
 
@@ -61,17 +67,22 @@ impl Kernel for Dequantize<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let whole = self.out.len() / S::LANES * S::LANES;
-        for i in (0..whole).step_by(S::LANES) {
-            // SAFETY: LANES codes and numbers from `i` on lie in slices of equal length;
-            // `simd::run` chose `S`.
-            unsafe {
-                let x = S::from_i8(self.codes.as_ptr().add(i));
-                S::store(self.out.as_mut_ptr().add(i), S::mul(x, S::splat(self.scale)));
+        let Int8Matrix { codes, absmax, columns } = self.matrix;
+        for (row, out) in self.rows.zip(self.out.chunks_exact_mut(self.columns.len())) {
+            let codes = &codes[row * columns..][self.columns.clone()];
+            let scale = absmax[row] / 127.0;
+            let whole = out.len() / S::LANES * S::LANES;
+            for i in (0..whole).step_by(S::LANES) {
+                // SAFETY: LANES codes and numbers from `i` on lie in slices of equal length;
+                // `simd::run` chose `S`.
+                unsafe {
+                    let x = S::from_i8(codes.as_ptr().add(i));
+                    S::store(out.as_mut_ptr().add(i), S::mul(x, S::splat(scale)));
+                }
             }
-        }
-        for (x, &code) in self.out.iter_mut().zip(self.codes).skip(whole) {
-            *x = f32::from(code) * self.scale;
+            for (x, &code) in out.iter_mut().zip(codes).skip(whole) {
+                *x = f32::from(code) * scale;
+            }
         }
     }
 }
@@ -89,7 +100,7 @@ mod tests {
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
             for (row, numbers) in weight.chunks(columns).enumerate() {
                 let mut out = vec![0.0; columns - 3];
-                matrix.dequantize(isa, row, 3..columns, &mut out);
+                matrix.dequantize(isa, row..row + 1, 3..columns, &mut out);
                 for (x, y) in numbers[3..].iter().zip(out) {
                     assert!((x - y).abs() <= matrix.absmax[row] / 253.0, "{isa} {x} {y}");
                 }

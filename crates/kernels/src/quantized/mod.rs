@@ -47,24 +47,24 @@ impl QuantizedMatrix {
 
     /// All numbers, row-major.
     pub fn to_dense(&self) -> Vec<f32> {
-        let columns = self.columns();
-        let mut data = vec![0.0; self.rows() * columns];
-        for (row, out) in data.chunks_exact_mut(columns).enumerate() {
-            self.dequantize(Isa::Scalar, row, 0..columns, out);
-        }
+        let mut data = vec![0.0; self.rows() * self.columns()];
+        self.dequantize(Isa::Scalar, 0..self.rows(), 0..self.columns(), &mut data);
         data
     }
 
-    /// Writes some columns of a row to `out`.
+    /// Writes some columns of some rows to `out`, row after row.
     ///
     /// # Panics
     /// They are not in the matrix, or `out` has another length.
-    pub fn dequantize(&self, isa: Isa, row: usize, columns: Range<usize>, out: &mut [f32]) {
-        assert!(row < self.rows() && columns.end <= self.columns(), "not in the matrix");
-        assert_eq!(columns.len(), out.len(), "columns and room for them differ");
+    pub fn dequantize(&self, isa: Isa, rows: Range<usize>, columns: Range<usize>, out: &mut [f32]) {
+        assert!(rows.end <= self.rows() && columns.end <= self.columns(), "not in the matrix");
+        assert_eq!(rows.len() * columns.len(), out.len(), "numbers and room for them differ");
+        if columns.is_empty() {
+            return;
+        }
         match self {
-            QuantizedMatrix::Nf4(matrix) => matrix.dequantize(isa, row, columns, out),
-            QuantizedMatrix::Int8(matrix) => matrix.dequantize(isa, row, columns, out),
+            QuantizedMatrix::Nf4(matrix) => matrix.dequantize(isa, rows, columns, out),
+            QuantizedMatrix::Int8(matrix) => matrix.dequantize(isa, rows, columns, out),
         }
     }
 }

@@ -87,6 +87,7 @@ impl Nf4Absmax {
         }
     }
 
+    #[inline(always)]
     fn get(&self, index: usize) -> f32 {
         match self {
             Nf4Absmax::Plain(values) => values[index],
@@ -186,19 +187,14 @@ impl Nf4Matrix {
             }
     }
 
-    pub(super) fn dequantize(&self, isa: Isa, row: usize, columns: Range<usize>, out: &mut [f32]) {
-        let mut at = row * self.columns + columns.start;
-        let mut left = &mut *out;
-        while !left.is_empty() {
-            let index = at / self.block;
-            let count = ((index + 1) * self.block - at).min(left.len());
-            let (now, later) = left.split_at_mut(count);
-            let absmax = self.absmax.get(index);
-            let codes = &self.codes[at / 2..(at + count).div_ceil(2)];
-            simd::run(isa, Dequantize { codes, second: at % 2 == 1, absmax, out: now });
-            at += count;
-            left = later;
-        }
+    pub(super) fn dequantize(
+        &self,
+        isa: Isa,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        out: &mut [f32],
+    ) {
+        simd::run(isa, Dequantize { matrix: self, rows, columns, out });
         match self.stored {
             StoredType::F32 => {}
             StoredType::Bf16 => out.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
@@ -207,12 +203,10 @@ impl Nf4Matrix {
     }
 }
 
-/// Numbers of one block.
 struct Dequantize<'a> {
-    codes: &'a [u8],
-    /// Whether the first byte's second code is the first number.
-    second: bool,
-    absmax: f32,
+    matrix: &'a Nf4Matrix,
+    rows: Range<usize>,
+    columns: Range<usize>,
     out: &'a mut [f32],
 }
 
@@ -221,22 +215,40 @@ impl Kernel for Dequantize<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Dequantize { codes, second, absmax, out } = self;
-        let whole = if second { 0 } else { out.len() / S::LANES * S::LANES };
-        for i in (0..whole).step_by(S::LANES) {
-            // SAFETY: LANES / 2 bytes from `i / 2` on and LANES numbers from `i` on lie inside the
-            // slices; `simd::run` chose `S`.
-            unsafe {
-                let x = S::lookup_nibbles(&NF4_CODE, codes.as_ptr().add(i / 2));
-                S::store(out.as_mut_ptr().add(i), S::mul(x, S::splat(absmax)));
+        let Nf4Matrix { codes, absmax, block, columns, .. } = self.matrix;
+        for (row, out) in self.rows.zip(self.out.chunks_exact_mut(self.columns.len())) {
+            let mut at = row * columns + self.columns.start;
+            let mut left = out;
+            while !left.is_empty() {
+                let index = at / block;
+                let count = ((index + 1) * block - at).min(left.len());
+                let (now, later) = left.split_at_mut(count);
+                let codes = &codes[at / 2..(at + count).div_ceil(2)];
+                // SAFETY: `simd::run` chose `S`.
+                unsafe { part_of_block::<S>(codes, at % 2, absmax.get(index), now) };
+                at += count;
+                left = later;
             }
         }
-        for (i, x) in out.iter_mut().enumerate().skip(whole) {
-            let at = i + usize::from(second);
-            let byte = codes[at / 2];
-            let code = if at.is_multiple_of(2) { byte >> 4 } else { byte & 15 };
-            *x = NF4_CODE[usize::from(code)] * absmax;
+    }
+}
+
+/// Numbers of one block; the first is number `odd` of the first byte.
+#[inline(always)]
+unsafe fn part_of_block<S: Simd>(codes: &[u8], odd: usize, absmax: f32, out: &mut [f32]) {
+    let whole = if odd == 0 { out.len() / S::LANES * S::LANES } else { 0 };
+    for i in (0..whole).step_by(S::LANES) {
+        // SAFETY: LANES / 2 bytes from `i / 2` on and LANES numbers from `i` on lie inside the
+        // slices; the caller vouches for `S`.
+        unsafe {
+            let x = S::lookup_nibbles(&NF4_CODE, codes.as_ptr().add(i / 2));
+            S::store(out.as_mut_ptr().add(i), S::mul(x, S::splat(absmax)));
         }
+    }
+    for (i, x) in out.iter_mut().enumerate().skip(whole) {
+        let byte = codes[(i + odd) / 2];
+        let code = if (i + odd).is_multiple_of(2) { byte >> 4 } else { byte & 15 };
+        *x = NF4_CODE[usize::from(code)] * absmax;
     }
 }
 
@@ -282,7 +294,7 @@ mod tests {
                 for range in [0..150, 1..150, 5..6, 63..65, 17..100, 64..128] {
                     for row in 0..rows {
                         let mut out = vec![f32::NAN; range.len()];
-                        matrix.dequantize(isa, row, range.clone(), &mut out);
+                        matrix.dequantize(isa, row..row + 1, range.clone(), &mut out);
                         for (x, column) in out.into_iter().zip(range.clone()) {
                             let at = row * columns + column;
                             let byte = matrix.codes[at / 2];
