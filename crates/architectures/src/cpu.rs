@@ -19,8 +19,9 @@ pub struct Cpu {
     pool: Arc<Pool>,
 }
 
-/// Freed buffers by capacity. Capacities come in steps of an eighth of a power of two, so that
-/// batches of varying length find each other's buffers and the hot loop stops allocating.
+/// Freed buffers by capacity, a power of two. Batches vary in length, and each finds the buffers of
+/// the others: after the longest one nothing is allocated any more. What lies beyond a buffer's
+/// longest use is never touched and so takes no memory.
 #[derive(Debug, Default)]
 struct Pool {
     free: Mutex<BTreeMap<usize, Vec<Vec<f32>>>>,
@@ -28,11 +29,16 @@ struct Pool {
 
 impl Pool {
     fn take(&self, size: usize) -> Vec<f32> {
-        let step = (size.next_power_of_two() / 16).max(64);
-        let capacity = size.next_multiple_of(step);
+        let capacity = size.next_power_of_two().max(64);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let recycled = free.get_mut(&capacity).and_then(Vec::pop);
-        recycled.unwrap_or_else(|| vec![0.0; capacity])
+        for capacity in [capacity, 2 * capacity] {
+            if let Some(buffer) = free.get_mut(&capacity).and_then(Vec::pop) {
+                return buffer;
+            }
+        }
+        // The next longer batch takes the place of a shorter one.
+        free.get_mut(&(capacity / 2)).and_then(Vec::pop);
+        vec![0.0; capacity]
     }
 
     fn give_back(&self, data: Vec<f32>) {
