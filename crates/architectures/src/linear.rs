@@ -92,13 +92,14 @@ impl<B: Backend> Linear<B> {
             }
         }
         let z = self.lora.as_ref().map(|lora| {
+            let precision = backend.precision();
             let a = parameters.value(lora.a);
             let mut z = backend.matrix(x.rows(), a.rows()); // [T, r]
             let dropped = lora.dropout(pass).map(|dropout| backend.dropout(x, dropout));
             let input = dropped.as_ref().unwrap_or(x);
-            product(backend, (input, false), (a, true), 1.0, false, Precision::F32, &mut z);
+            product(backend, (input, false), (a, true), 1.0, false, precision, &mut z);
             let b = parameters.value(lora.b);
-            product(backend, (&z, false), (b, true), lora.scale, true, Precision::F32, &mut y);
+            product(backend, (&z, false), (b, true), lora.scale, true, precision, &mut y);
             z
         });
         (y, LinearSaved { z })
@@ -135,22 +136,22 @@ impl<B: Backend> Linear<B> {
             }
         }
         let (Some(lora), Some(z)) = (&self.lora, &saved.z) else { return };
-        let scale = lora.scale;
+        let (scale, precision) = (lora.scale, backend.precision());
         let (b, db) = parameters.value_and_gradient(lora.b);
         let mut dz = backend.matrix(dy.rows(), z.columns()); // [T, r]
-        product(backend, (dy, false), (b, false), scale, false, Precision::F32, &mut dz);
-        product(backend, (dy, true), (z, false), scale, true, Precision::F32, db);
+        product(backend, (dy, false), (b, false), scale, false, precision, &mut dz);
+        product(backend, (dy, true), (z, false), scale, true, precision, db);
         let (a, da) = parameters.value_and_gradient(lora.a);
         let dropout = lora.dropout(pass);
         let dropped = dropout.map(|dropout| backend.dropout(x, dropout));
         let input = dropped.as_ref().unwrap_or(x);
-        product(backend, (&dz, true), (input, false), 1.0, true, Precision::F32, da);
+        product(backend, (&dz, true), (input, false), 1.0, true, precision, da);
         let Some((dx, _)) = dx else { return };
         match dropout {
-            None => product(backend, (&dz, false), (a, false), 1.0, true, Precision::F32, dx),
+            None => product(backend, (&dz, false), (a, false), 1.0, true, precision, dx),
             Some(dropout) => {
                 let mut branch = backend.matrix(dx.rows(), dx.columns()); // [T, in]
-                product(backend, (&dz, false), (a, false), 1.0, false, Precision::F32, &mut branch);
+                product(backend, (&dz, false), (a, false), 1.0, false, precision, &mut branch);
                 backend.add_assign(dx, &backend.dropout(&branch, dropout));
             }
         }
