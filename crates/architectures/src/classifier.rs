@@ -91,6 +91,8 @@ pub struct SequenceClassifier<B: Backend> {
     pub newly_initialised: Vec<String>,
     /// How many numbers are frozen.
     pub frozen: usize,
+    /// Whether forward keeps a layer's input only, and backward computes the rest again.
+    pub gradient_checkpointing: bool,
     embeddings: Embeddings<B>,
     layers: Vec<Layer<B>>,
     head: Head<B>,
@@ -99,9 +101,20 @@ pub struct SequenceClassifier<B: Backend> {
 /// What forward leaves for backward.
 #[derive(Debug)]
 pub struct Saved<B: Backend> {
-    embeddings: NormSaved<B>,
-    layers: Vec<LayerSaved<B>>,
+    /// Where the embeddings are trained.
+    embeddings: Option<NormSaved<B>>,
+    layers: Vec<Kept<B>>,
     head: HeadSaved<B>,
+}
+
+/// What forward keeps of a layer.
+#[derive(Debug)]
+enum Kept<B: Backend> {
+    /// Backward does not come here.
+    Nothing,
+    /// Its input [T, H]; backward computes the rest again (Chen et al. 2016).
+    Input(B::Matrix),
+    Everything(LayerSaved<B>),
 }
 
 impl<B: Backend> SequenceClassifier<B> {
@@ -161,20 +174,36 @@ impl<B: Backend> SequenceClassifier<B> {
             parameters,
             newly_initialised,
             frozen,
+            gradient_checkpointing: false,
             embeddings,
             layers,
             head,
         })
     }
 
+    /// The lowest layer that backward comes to.
+    fn lowest_trained(&self) -> usize {
+        match self.embeddings.is_trained() {
+            true => 0,
+            false => self.layers.iter().position(Layer::is_trained).unwrap_or(self.layers.len()),
+        }
+    }
+
     /// The logits [B, C], and what backward needs.
     pub fn forward(&self, backend: &B, pass: &Pass, batch: &Batch<B>) -> (B::Matrix, Saved<B>) {
         let parameters = &self.parameters;
         let (mut x, embeddings) = self.embeddings.forward(backend, parameters, pass, batch);
+        let embeddings = self.embeddings.is_trained().then_some(embeddings);
+        let lowest = self.lowest_trained();
         let mut layers = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
+        for (index, layer) in self.layers.iter().enumerate() {
+            let input = (self.gradient_checkpointing && index >= lowest).then(|| backend.copy(&x));
             let (y, saved) = layer.forward(backend, parameters, pass, batch, x);
-            layers.push(saved);
+            layers.push(match input {
+                _ if index < lowest => Kept::Nothing,
+                Some(input) => Kept::Input(input),
+                None => Kept::Everything(saved),
+            });
             x = y;
         }
         let (logits, head) = self.head.forward(backend, parameters, pass, x);
@@ -201,22 +230,24 @@ impl<B: Backend> SequenceClassifier<B> {
         saved: Saved<B>,
         dlogits: &B::Matrix,
     ) {
+        let lowest = self.lowest_trained();
         let parameters = &mut self.parameters;
         let Saved { embeddings, layers: mut saved_layers, head } = saved;
         let mut dx = self.head.backward(backend, parameters, pass, head, dlogits);
-        let trains_embeddings = self.embeddings.is_trained();
-        let lowest = self.layers.iter().position(Layer::is_trained).unwrap_or(self.layers.len());
-        let lowest = if trains_embeddings { 0 } else { lowest };
         for (index, layer) in self.layers.iter().enumerate().skip(lowest).rev() {
-            let saved = saved_layers.pop().expect("one per layer");
-            let needs_dx = index > lowest || trains_embeddings;
+            let saved = match saved_layers.pop().expect("one per layer") {
+                Kept::Everything(saved) => saved,
+                Kept::Input(x) => layer.forward(backend, parameters, pass, batch, x).1,
+                Kept::Nothing => unreachable!("forward keeps what backward comes to"),
+            };
+            let needs_dx = index > lowest || embeddings.is_some();
             let below = layer.backward(backend, parameters, pass, batch, saved, dx, needs_dx);
             match below {
                 Some(below) => dx = below,
                 None => return,
             }
         }
-        if trains_embeddings {
+        if let Some(embeddings) = embeddings {
             self.embeddings.backward(backend, parameters, pass, batch, &embeddings, dx);
         }
     }

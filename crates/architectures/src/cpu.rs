@@ -2,13 +2,13 @@
 
 use crate::backend::{AttentionSaved, AttentionShape, Backend, Norm, Product, Shape};
 use crate::checkpoint::StoredWeight;
+use crate::pool::Pool;
 use crate::quantized::Quantization;
 use kernels::{
     Attention, AttentionInputs, Dropout, Epilogue, Int8Matrix, Isa, LayerNormInputs, Matrix,
     Nf4Matrix, PackedMatrix, Precision, QuantizedMatrix, Right,
 };
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Runs on this processor, on the current rayon pool.
 #[derive(Clone, Debug)]
@@ -16,35 +16,7 @@ pub struct Cpu {
     isa: Isa,
     precision: Precision,
     quantization: Quantization,
-    pool: Arc<Pool>,
-}
-
-/// Freed buffers by capacity, a power of two. Batches vary in length, and each finds the buffers of
-/// the others: after the longest one nothing is allocated any more. What lies beyond a buffer's
-/// longest use is never touched and so takes no memory.
-#[derive(Debug, Default)]
-struct Pool {
-    free: Mutex<BTreeMap<usize, Vec<Vec<f32>>>>,
-}
-
-impl Pool {
-    fn take(&self, size: usize) -> Vec<f32> {
-        let capacity = size.next_power_of_two().max(64);
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        for capacity in [capacity, 2 * capacity] {
-            if let Some(buffer) = free.get_mut(&capacity).and_then(Vec::pop) {
-                return buffer;
-            }
-        }
-        // The next longer batch takes the place of a shorter one.
-        free.get_mut(&(capacity / 2)).and_then(Vec::pop);
-        vec![0.0; capacity]
-    }
-
-    fn give_back(&self, data: Vec<f32>) {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.entry(data.len()).or_default().push(data);
-    }
+    pool: Arc<Pool<Vec<f32>>>,
 }
 
 /// A row-major matrix in main memory.
@@ -54,7 +26,7 @@ pub struct CpuMatrix {
     data: Vec<f32>,
     rows: usize,
     columns: usize,
-    pool: Arc<Pool>,
+    pool: Arc<Pool<Vec<f32>>>,
 }
 
 impl CpuMatrix {

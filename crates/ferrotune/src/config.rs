@@ -81,6 +81,9 @@ pub struct TrainingConfig {
     pub gradient_accumulation_steps: usize,
     /// Tokens computed at a time: bounds memory, does not change what is learned.
     pub tokens_per_micro_batch: usize,
+    /// Keep only each layer's input and compute the rest again in backward: less memory, a third
+    /// more time, the same result.
+    pub gradient_checkpointing: bool,
     /// AdamW's learning rate, at its highest.
     pub learning_rate: f64,
     /// `constant`, `linear` or `cosine`, after the warm-up.
@@ -196,6 +199,7 @@ impl Default for TrainingConfig {
             batch_size: 256,
             gradient_accumulation_steps: 1,
             tokens_per_micro_batch: 2048,
+            gradient_checkpointing: false,
             learning_rate: 2e-4,
             lr_scheduler_type: SchedulerType::Constant,
             warmup_ratio: 0.0,

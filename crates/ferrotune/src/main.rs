@@ -13,6 +13,7 @@ mod device;
 mod evaluation;
 mod failure;
 mod interrupt;
+mod memory;
 mod metrics;
 mod progress;
 mod recorder;

@@ -3,6 +3,7 @@
 
 use crate::config::{ClassWeighting, ClassWeights, Config, MethodName, SelectionMetric};
 use crate::evaluation::{Evaluation, Split, evaluate, predicted};
+use crate::memory::{self, Bytes};
 use crate::metrics::{self, Classes, Scores};
 use crate::schedule::Schedule;
 use anyhow::{Result, bail};
@@ -11,6 +12,9 @@ use architectures::{
 };
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
+
+/// Micro-batches that memory is predicted from, beside the longest: buffers of several lengths add up.
+const MICRO_BATCHES_COUNTED: usize = 100;
 
 /// Where a run stands; saved with every checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -116,7 +120,7 @@ impl Trainer {
     /// The class weights do not fit the classes.
     pub fn new(
         backend: Cpu,
-        model: SequenceClassifier<Cpu>,
+        mut model: SequenceClassifier<Cpu>,
         config: &Config,
         classes: Classes,
         train: &Split,
@@ -153,6 +157,7 @@ impl Trainer {
             max_grad_norm: (t.max_grad_norm > 0.0).then_some(t.max_grad_norm),
             ..AdamWSettings::default()
         };
+        model.gradient_checkpointing = t.gradient_checkpointing;
         let optimizer = Optimizer::new(&backend, &model.parameters, settings);
         let state = TrainerState {
             config: config.to_toml(),
@@ -171,6 +176,37 @@ impl Trainer {
             classes,
             order: Vec::new(),
         })
+    }
+
+    /// The most bytes that this process will hold in training, so far as the first epoch tells;
+    /// `None` where the system does not say what it holds now.
+    ///
+    /// # Errors
+    /// The method does not fit the network.
+    pub fn predicted_memory(&self, train: &Split) -> Result<Option<Bytes>> {
+        let order = data::epoch_order(self.config.seed, 0, train.rows() as u32);
+        let budget = self.config.training.tokens_per_micro_batch;
+        let mut micro_batches: Vec<Vec<u32>> = order
+            .chunks(step_size(&self.config))
+            .flat_map(|rows| data::micro_batches(rows, &train.lengths, budget))
+            .map(|rows| rows.iter().map(|&row| train.lengths[row as usize]).collect())
+            .collect();
+        let longest = micro_batches.iter().max_by_key(|lengths| lengths.iter().sum::<u32>());
+        let longest = longest.cloned();
+        micro_batches.truncate(MICRO_BATCHES_COUNTED);
+        micro_batches.extend(longest);
+        let SequenceClassifier { family, config, labels, gradient_checkpointing, .. } = &self.model;
+        let method = method(&self.config);
+        let step = architectures::step_bytes(
+            *family,
+            config,
+            *labels,
+            &method,
+            *gradient_checkpointing,
+            &micro_batches,
+        )?;
+        let Some((held, peak)) = memory::held().zip(memory::peak()) else { return Ok(None) };
+        Ok(Some(peak.max(Bytes(held.0 + step as u64))))
     }
 
     /// Optimizer steps in an epoch.

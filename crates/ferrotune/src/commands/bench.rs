@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::device::Device;
 use crate::evaluation::{Split, classes_of, logits};
 use crate::failure::{BeforeStart, Outcome};
+use crate::memory::{self, Bytes};
 use crate::metrics::Classes;
 use crate::progress::{Downloads, bar, print};
 use crate::trainer::{self, Trainer};
@@ -17,7 +18,6 @@ use anyhow::{Result, bail};
 use architectures::{Checkpoint, Cpu, Family, SequenceClassifier};
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use data::Encoded;
-use std::path::Path;
 use std::time::Instant;
 
 /// Sequences and their length in the workload `step`.
@@ -50,17 +50,15 @@ pub fn run(arguments: &BenchArguments) -> Outcome {
                 "seconds": figures.seconds,
                 "median_seconds": median,
                 "tokens_per_second": rate,
-                "peak_memory_bytes": peak_memory(),
+                "peak_memory_bytes": memory::peak().map(|bytes| bytes.0),
+                "predicted_memory_bytes": figures.predicted.map(|bytes| bytes.0),
             })
         ))?;
         return Ok(());
     }
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
-    let memory = match peak_memory() {
-        Some(bytes) => format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30)),
-        None => "unknown here".to_owned(),
-    };
+    let amount = |bytes: Option<Bytes>| bytes.map_or("-".to_owned(), |bytes| bytes.to_string());
     for (name, value) in [
         ("workload", figures.what),
         ("processor", processor()),
@@ -72,7 +70,8 @@ pub fn run(arguments: &BenchArguments) -> Outcome {
         ("median of", figures.seconds.len().to_string()),
         ("seconds", format!("{median:.3} ({least:.3} to {most:.3})")),
         ("tokens per second", format!("{rate:.0}")),
-        ("peak memory", memory),
+        ("memory, predicted", amount(figures.predicted)),
+        ("memory, at its peak", amount(memory::peak())),
     ] {
         table.add_row([name.to_owned(), value]);
     }
@@ -94,6 +93,8 @@ struct Figures {
     tokens: u64,
     /// Ascending.
     seconds: Vec<f64>,
+    /// Memory, as training would have announced it.
+    predicted: Option<Bytes>,
 }
 
 impl Bench {
@@ -144,6 +145,10 @@ impl Bench {
 
     fn measure(&mut self, arguments: &BenchArguments) -> Result<Figures> {
         let bar = bar(1 + arguments.repeats as u64, "measuring {wide_bar} {pos}/{len}");
+        let predicted = match arguments.workload {
+            Workload::Predict => None,
+            Workload::Step | Workload::Epoch => self.trainer.predicted_memory(&self.split)?,
+        };
         let mut seconds = Vec::new();
         for repeat in 0..=arguments.repeats {
             let started = Instant::now();
@@ -162,7 +167,8 @@ impl Bench {
         bar.finish_and_clear();
         seconds.sort_by(f64::total_cmp);
         let tokens = self.split.lengths.iter().map(|&length| u64::from(length)).sum();
-        Ok(Figures { what: self.what.clone(), sequences: self.split.rows(), tokens, seconds })
+        let (what, sequences) = (self.what.clone(), self.split.rows());
+        Ok(Figures { what, sequences, tokens, seconds, predicted })
     }
 
     fn epoch(&mut self) -> Result<()> {
@@ -202,13 +208,6 @@ fn network(shape: Shape) -> (Family, architectures::Config) {
         ),
     };
     (family, serde_json::from_str(json).expect("a configuration of ours"))
-}
-
-/// The most memory this process has had, file pages included, where the system tells.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string(Path::new("/proc/self/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
 /// The processor's name, where the system tells.

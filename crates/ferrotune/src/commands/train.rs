@@ -10,6 +10,7 @@ use crate::device::Device;
 use crate::evaluation::{Split, classes_of};
 use crate::failure::{BeforeStart, Failure, Outcome};
 use crate::interrupt::{Interrupt, Interrupted};
+use crate::memory::{self, Bytes};
 use crate::metrics::Classes;
 use crate::progress::{self, Downloads, print, tell};
 use crate::recorder::Recorder;
@@ -43,6 +44,8 @@ pub fn run(arguments: &TrainArguments) -> Outcome {
     let (prepared, mut trainer) =
         device.run(|| Prepared::load(&mut config, &device)).before_start()?;
     tell(format_args!("{}", prepared.data_report));
+    let needed = trainer.predicted_memory(&prepared.train).before_start()?;
+    refuse_what_does_not_fit(needed, &config).before_start()?;
 
     let (folder, info) = match resumed {
         Some((folder, _)) => (folder, None),
@@ -71,6 +74,23 @@ fn run_info(config: &Config) -> RunInfo {
     let mut info = RunInfo::new(experiment);
     info.run_name = config.name.clone().unwrap_or(info.run_name);
     info
+}
+
+/// Ends what would be killed for want of memory.
+fn refuse_what_does_not_fit(needed: Option<Bytes>, config: &Config) -> Result<()> {
+    let Some(((needed, held), free)) = needed.zip(memory::held()).zip(memory::available()) else {
+        return Ok(());
+    };
+    tell(format_args!("memory: {needed} at its peak"));
+    if needed.0 > held.0 + free.0 {
+        bail!(
+            "training needs {needed} of memory, of which {} are free or held already; lower \
+             training.tokens_per_micro_batch (now {}) or set training.gradient_checkpointing",
+            Bytes(held.0 + free.0),
+            config.training.tokens_per_micro_batch
+        );
+    }
+    Ok(())
 }
 
 /// A run's name as part of a folder's.

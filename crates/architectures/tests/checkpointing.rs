@@ -1,0 +1,54 @@
+//! Gradient checkpointing changes memory, and no bit of the result.
+
+use architectures::{
+    AllLinear, Backend, Batch, Cpu, Isa, LoraConfig, Method, Pass, Precision, Quantization,
+    SequenceClassifier, TargetModules, step_bytes,
+};
+use std::path::Path;
+
+fn methods() -> [Method; 3] {
+    let upper = "1.attention.self.value".to_owned(); // nothing is trained below layer 1
+    let targets = [TargetModules::Keyword(AllLinear::AllLinear), TargetModules::Names(vec![upper])];
+    let [all, upper] = targets
+        .map(|target_modules| Method::Lora(LoraConfig { target_modules, ..LoraConfig::default() }));
+    [Method::Full, all, upper]
+}
+
+fn gradients(method: &Method, gradient_checkpointing: bool) -> Vec<Vec<f32>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bert/model");
+    let backend = Cpu::new(Isa::Scalar, Precision::F32, Quantization::None);
+    let mut model = SequenceClassifier::load(&backend, &folder, 2, method, 3).expect("a model");
+    model.gradient_checkpointing = gradient_checkpointing;
+    let batch = Batch::new(&backend, &[2, 7, 9, 11, 3, 2, 5, 3], &[0, 5, 8]);
+    let pass = Pass { dropout: true, seed: 1, step: 0, first_token: 0, first_sequence: 0 };
+    let (logits, saved) = model.forward(&backend, &pass, &batch);
+    let (_, dlogits) = backend.cross_entropy(&logits, &backend.indices(vec![1, 0]), &[], 2.0);
+    model.backward(&backend, &pass, &batch, saved, &dlogits);
+    model.parameters.iter().map(|p| backend.download(&p.gradient)).collect()
+}
+
+#[test]
+fn gradients_are_the_same_to_the_bit() {
+    for method in methods() {
+        let plain = gradients(&method, false);
+        assert!(plain.iter().flatten().any(|&x| x != 0.0));
+        assert!(plain == gradients(&method, true), "{method:?}");
+    }
+}
+
+#[test]
+fn memory_is_counted_and_less_with_checkpointing() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bert/model");
+    let backend = Cpu::new(Isa::Scalar, Precision::F32, Quantization::None);
+    let [full, ..] = methods();
+    let model = SequenceClassifier::load(&backend, &folder, 2, &full, 3).expect("a model");
+    let bytes = |lengths: Vec<Vec<u32>>, checkpointing| {
+        step_bytes(model.family, &model.config, 2, &full, checkpointing, &lengths).expect("counted")
+    };
+    let (short, long) = (vec![16; 4], vec![16; 64]);
+    let shorter = vec![16; 40];
+    assert!(bytes(vec![long.clone()], false) > 8 * bytes(vec![short.clone()], false));
+    assert!(bytes(vec![long.clone()], true) < bytes(vec![long.clone()], false));
+    // A somewhat shorter batch finds the buffers of a long one.
+    assert_eq!(bytes(vec![long.clone(), shorter], false), bytes(vec![long], false));
+}
