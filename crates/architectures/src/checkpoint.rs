@@ -1,113 +1,14 @@
 //! Weights as Hugging Face stores them: `model.safetensors`, or shards named by
-//! `model.safetensors.index.json`. Files are mapped, not read; a tensor's numbers are converted to
-//! f32 when asked for, and must be finite.
+//! `model.safetensors.index.json`.
 //!
 //! Old checkpoints call a LayerNorm's weight and bias gamma and beta; checkpoints of a bare encoder
 //! lack the root prefix (`bert.`). Both are found under the canonical name.
 
+use crate::tensor_file::TensorFile;
 use crate::{Error, quantized, random};
-use half::{bf16, f16};
 use kernels::{Nf4Matrix, QuantizedMatrix};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-
-/// A tensor's shape and its numbers, row-major.
-pub type ShapedData = (Vec<usize>, Vec<f32>);
-
-/// One mapped safetensors file.
-#[derive(Debug)]
-pub struct TensorFile {
-    path: PathBuf,
-    map: memmap2::Mmap,
-}
-
-impl TensorFile {
-    /// Maps a file and checks its header.
-    ///
-    /// # Errors
-    /// The file cannot be read or is not a safetensors file.
-    pub fn open(path: &Path) -> Result<TensorFile, Error> {
-        let read = |source| Error::Read { path: path.to_path_buf(), source };
-        let file = std::fs::File::open(path).map_err(read)?;
-        // SAFETY: the mapping is only read. Another process that shortens the file meanwhile could
-        // end this one; checkpoints are replaced by rename, never written in place.
-        #[expect(unsafe_code, reason = "memory mapping")]
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(read)?;
-        let file = TensorFile { path: path.to_path_buf(), map };
-        file.tensors()?;
-        Ok(file)
-    }
-
-    fn tensors(&self) -> Result<SafeTensors<'_>, Error> {
-        SafeTensors::deserialize(&self.map).map_err(|error| Error::Safetensors {
-            path: self.path.clone(),
-            reason: error.to_string(),
-        })
-    }
-
-    /// Names of all tensors, sorted.
-    ///
-    /// # Errors
-    /// The file changed since it was opened.
-    pub fn names(&self) -> Result<Vec<String>, Error> {
-        let mut names: Vec<String> =
-            self.tensors()?.names().into_iter().map(str::to_owned).collect();
-        names.sort();
-        Ok(names)
-    }
-
-    /// A tensor's shape and its numbers as f32, or `None` where there is no such tensor.
-    ///
-    /// # Errors
-    /// The tensor is of a type that holds no weights, or a number is not finite.
-    pub fn tensor(&self, name: &str) -> Result<Option<ShapedData>, Error> {
-        let tensors = self.tensors()?;
-        let Ok(view) = tensors.tensor(name) else { return Ok(None) };
-        let data = self.to_f32(name, &view)?;
-        Ok(Some((view.shape().to_vec(), data)))
-    }
-
-    /// The bytes of a tensor of this type, or `None` where there is no such tensor.
-    ///
-    /// # Errors
-    /// The tensor is of another type.
-    pub(crate) fn bytes(&self, name: &str, expected: Dtype) -> Result<Option<Vec<u8>>, Error> {
-        let tensors = self.tensors()?;
-        let Ok(view) = tensors.tensor(name) else { return Ok(None) };
-        if view.dtype() != expected {
-            let found = view.dtype();
-            return Err(self.problem(name, format!("is of type {found:?}, not {expected:?}")));
-        }
-        Ok(Some(view.data().to_vec()))
-    }
-
-    /// The error about a tensor of this file.
-    pub(crate) fn problem(&self, name: &str, problem: String) -> Error {
-        Error::Tensor { path: self.path.clone(), name: name.to_owned(), problem }
-    }
-
-    fn to_f32(&self, name: &str, view: &TensorView<'_>) -> Result<Vec<f32>, Error> {
-        let problem = |problem: String| self.problem(name, problem);
-        let bytes = view.data();
-        let halves = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-        let data: Vec<f32> = match view.dtype() {
-            Dtype::F32 => bytes
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect(),
-            Dtype::F16 => halves().map(|bits| f16::from_bits(bits).to_f32()).collect(),
-            Dtype::BF16 => halves().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
-            other => return Err(problem(format!("is of type {other:?}, not F32, F16 or BF16"))),
-        };
-        // A sum is finite only where every number is; summing vectorises, searching does not.
-        if !data.iter().map(|x| x * 0.0).sum::<f32>().is_finite() {
-            let index = data.iter().position(|x| !x.is_finite()).unwrap_or_default();
-            return Err(problem(format!("holds {} at index {index}", data[index])));
-        }
-        Ok(data)
-    }
-}
 
 /// A weight as a checkpoint stores it.
 #[derive(Clone, Debug)]
@@ -210,7 +111,7 @@ impl Checkpoint {
                 },
             };
             if found != shape {
-                let (path, expected) = (file.path.clone(), shape.to_vec());
+                let (path, expected) = (file.path().to_path_buf(), shape.to_vec());
                 return Err(Error::Shape { path, name: candidate, found, expected });
             }
             return Ok(Some(data));

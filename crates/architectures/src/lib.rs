@@ -28,9 +28,10 @@ mod pool;
 mod quantized;
 mod random;
 mod roberta;
+mod tensor_file;
 
 pub use backend::{AttentionSaved, AttentionShape, Backend, Norm, Product, Shape};
-pub use checkpoint::{Checkpoint, ShapedData, StoredWeight, TensorFile};
+pub use checkpoint::{Checkpoint, StoredWeight};
 pub use classifier::{Family, Saved, SequenceClassifier};
 pub use config::Config;
 pub use cpu::{Cpu, CpuMatrix, CpuWeight};
@@ -42,3 +43,4 @@ pub use optimizer::{AdamWSettings, Optimizer};
 pub use parameters::{Parameter, Parameters};
 pub use pass::{Batch, Pass};
 pub use quantized::Quantization;
+pub use tensor_file::{ShapedData, TensorFile};

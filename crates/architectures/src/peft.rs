@@ -8,9 +8,9 @@
 
 use crate::Error;
 use crate::backend::Backend;
-use crate::checkpoint::TensorFile;
 use crate::classifier::SequenceClassifier;
 use crate::lora::{LoraConfig, TargetModules};
+use crate::tensor_file::TensorFile;
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 use std::collections::HashMap;

@@ -3,7 +3,7 @@
 //! and `.quant_state.bitsandbytes__nf4`, JSON in bytes that says how they belong together.
 
 use crate::Error;
-use crate::checkpoint::TensorFile;
+use crate::tensor_file::TensorFile;
 use kernels::{NF4_CODE, Nf4Absmax, Nf4Matrix, StoredType};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};

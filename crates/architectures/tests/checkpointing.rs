@@ -1,7 +1,7 @@
 //! Gradient checkpointing changes memory, and no bit of the result.
 
 use architectures::{
-    AllLinear, Backend, Batch, Cpu, Isa, LoraConfig, Method, Pass, Precision, Quantization,
+    AllLinear, Backend, Batch, Config, Cpu, Isa, LoraConfig, Method, Pass, Precision, Quantization,
     SequenceClassifier, TargetModules, step_bytes,
 };
 use std::path::Path;
@@ -42,13 +42,14 @@ fn memory_is_counted_and_less_with_checkpointing() {
     let backend = Cpu::new(Isa::Scalar, Precision::F32, Quantization::None);
     let [full, ..] = methods();
     let model = SequenceClassifier::load(&backend, &folder, 2, &full, 3).expect("a model");
+    let config = Config { num_hidden_layers: 8, ..model.config };
     let bytes = |lengths: Vec<Vec<u32>>, checkpointing| {
-        step_bytes(model.family, &model.config, 2, &full, checkpointing, &lengths).expect("counted")
+        step_bytes(model.family, &config, 2, &full, checkpointing, &lengths).expect("counted")
     };
     let (short, long) = (vec![16; 4], vec![16; 64]);
     let shorter = vec![16; 40];
     assert!(bytes(vec![long.clone()], false) > 8 * bytes(vec![short.clone()], false));
-    assert!(bytes(vec![long.clone()], true) < bytes(vec![long.clone()], false));
+    assert!(bytes(vec![long.clone()], true) < bytes(vec![long.clone()], false) / 2);
     // A somewhat shorter batch finds the buffers of a long one.
     assert_eq!(bytes(vec![long.clone(), shorter], false), bytes(vec![long], false));
 }

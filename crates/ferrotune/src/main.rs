@@ -15,6 +15,7 @@ mod failure;
 mod interrupt;
 mod memory;
 mod metrics;
+mod prepared;
 mod progress;
 mod recorder;
 mod report;

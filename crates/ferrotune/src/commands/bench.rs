@@ -5,13 +5,13 @@
 
 use crate::artifact::Base;
 use crate::cli::{BenchArguments, Shape, Workload};
-use crate::commands::train::{split_files, tokenized};
 use crate::config::Config;
 use crate::device::Device;
 use crate::evaluation::{Split, classes_of, logits};
 use crate::failure::{BeforeStart, Outcome};
 use crate::memory::{self, Bytes};
 use crate::metrics::Classes;
+use crate::prepared::{split_files, tokenized};
 use crate::progress::{Downloads, bar, print};
 use crate::trainer::{self, Trainer};
 use anyhow::{Result, bail};

@@ -2,10 +2,10 @@
 
 use crate::artifact;
 use crate::cli::TestArguments;
-use crate::commands::train::split_files;
 use crate::config::Config;
 use crate::evaluation::{Split, classes_of, evaluate};
 use crate::failure::{BeforeStart, Outcome};
+use crate::prepared::split_files;
 use crate::progress::{Downloads, bar, print};
 use crate::results::{self, Tested};
 use anyhow::{Context, Result, bail};

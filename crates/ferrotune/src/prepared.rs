@@ -1,0 +1,143 @@
+//! What a run reads before its first step: base model, rows, tokens; and the network made of them.
+
+use crate::artifact::{Base, Card};
+use crate::config::Config;
+use crate::device::Device;
+use crate::evaluation::{Split, classes_of};
+use crate::metrics::Classes;
+use crate::progress::Downloads;
+use crate::trainer::{self, Trainer};
+use anyhow::{Context, Result, bail};
+use architectures::{Cpu, SequenceClassifier};
+use data::{DataReport, Dataset, SplitFiles, Tokenizer};
+
+/// Everything that is read before the first step.
+pub struct Prepared {
+    /// The pretrained model.
+    pub base: Base,
+    /// Texts and labels.
+    pub dataset: Dataset,
+    /// What goes into the model folders.
+    pub card: Card,
+    /// How figures are computed.
+    pub classes: Classes,
+    /// What a user should know about the data.
+    pub data_report: DataReport,
+    /// What is trained on.
+    pub train: Split,
+    /// What models are selected on.
+    pub validation: Split,
+    /// What is reported.
+    pub test: Split,
+}
+
+impl Prepared {
+    /// Finds and reads data, tokenizer and model; pins names and paths in the configuration, so
+    /// that it reruns the same from anywhere.
+    ///
+    /// # Errors
+    /// Something is missing, damaged, or does not fit the rest.
+    pub fn load(config: &mut Config, device: &Device) -> Result<(Prepared, Trainer)> {
+        let downloads = Downloads::default();
+        let base = Base::find(&config.pretrained_model, &downloads)?;
+        config.pretrained_model = base.pinned.clone();
+        config.precision = device.precision_setting();
+        let files = split_files(config, &downloads)?;
+        config.output_dir = std::path::absolute(&config.output_dir)?;
+        let dataset = data::load(&config.data, &files, config.seed)?;
+        if dataset.validation.is_empty() {
+            bail!(
+                "no validation rows: give a validation file, or data.validation_fraction above 0"
+            );
+        }
+
+        let backend = Cpu::new(device.isa, device.precision, config.quantization);
+        let method = trainer::method(config);
+        let labels = dataset.labels.names.len();
+        let model = SequenceClassifier::load(&backend, &base.folder, labels, &method, config.seed)?;
+        let longest = model.family.max_length(&model.config);
+        if config.data.max_length > longest {
+            bail!(
+                "data.max_length is {}, but {} reads at most {longest} tokens",
+                config.data.max_length,
+                config.pretrained_model
+            );
+        }
+        let [train, validation, test] = tokenized(config, &dataset, &base, &model.config)?;
+        let encoded = [&train, &validation, &test].map(|split| split.encoded.as_slice());
+        let data_report = DataReport::new(&dataset, encoded, config.data.max_length);
+        let card = Card {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pretrained_model: base.pinned.clone(),
+            labels: dataset.labels.clone(),
+            max_length: config.data.max_length,
+            precision: config.precision,
+            quantization: config.quantization,
+            seed: config.seed,
+            text_column: config.data.text_column.clone(),
+            label_column: config.data.label_column.clone(),
+        };
+        let classes = classes_of(&dataset.labels);
+        let trainer = Trainer::new(backend, model, config, classes, &train)?;
+        let prepared =
+            Prepared { base, dataset, card, classes, data_report, train, validation, test };
+        Ok((prepared, trainer))
+    }
+}
+
+/// The three splits as tokens of the base model's tokenizer.
+///
+/// # Errors
+/// The tokenizer is damaged or of another model, or refuses a text.
+pub fn tokenized(
+    config: &Config,
+    dataset: &Dataset,
+    base: &Base,
+    model: &architectures::Config,
+) -> Result<[Split; 3]> {
+    let file = base.folder.join("tokenizer.json");
+    let tokenizer = Tokenizer::from_file(&file, config.data.max_length)?;
+    let highest = tokenizer.highest_id() as usize;
+    if highest >= model.vocab_size {
+        bail!(
+            "{} gives token id {highest}, but the model has {} embeddings",
+            file.display(),
+            model.vocab_size
+        );
+    }
+    Ok([
+        Split::encode(&tokenizer, &dataset.train, "training")?,
+        Split::encode(&tokenizer, &dataset.validation, "validation")?,
+        Split::encode(&tokenizer, &dataset.test, "test")?,
+    ])
+}
+
+/// The files of each split; paths in the configuration become absolute, and a hub data set is
+/// pinned to its commit.
+pub fn split_files(config: &mut Config, progress: &dyn sources::Progress) -> Result<SplitFiles> {
+    let data = &mut config.data;
+    let mut files = SplitFiles::default();
+    if data.train_file.is_none() {
+        let name =
+            data.dataset.as_deref().context("neither data.dataset nor data.train_file is set")?;
+        let found = sources::dataset(name, &sources::Settings::from_env(), progress)?;
+        files = SplitFiles { train: found.train, validation: found.validation, test: found.test };
+        data.dataset = match found.revision {
+            Some(commit) => {
+                Some(format!("{}@{commit}", name.split('@').next().unwrap_or_default()))
+            }
+            None => Some(std::path::absolute(name)?.display().to_string()),
+        };
+    }
+    for (file, split) in [
+        (&mut data.train_file, &mut files.train),
+        (&mut data.validation_file, &mut files.validation),
+        (&mut data.test_file, &mut files.test),
+    ] {
+        if let Some(path) = file {
+            *path = std::path::absolute(&*path)?;
+            *split = vec![path.clone()];
+        }
+    }
+    Ok(files)
+}
