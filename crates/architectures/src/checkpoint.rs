@@ -103,7 +103,9 @@ impl Checkpoint {
         for candidate in candidates(root, name) {
             let Some(&file) = index.get(&candidate) else { continue };
             let file = &files[file];
-            let (found, data) = match quantized::read(file, &candidate)? {
+            let (found, data) = match quantized::read(&candidate, |part| {
+                index.get(part).map(|&i| &files[i])
+            })? {
                 Some(matrix) => (vec![matrix.rows(), matrix.columns()], StoredWeight::Nf4(matrix)),
                 None => match file.tensor(&candidate)? {
                     Some((shape, data)) => (shape, StoredWeight::Dense(data)),

@@ -11,6 +11,7 @@ use crate::lora::Method;
 use crate::norm::NormSaved;
 use crate::parameters::Parameters;
 use crate::pass::{Batch, Pass};
+use crate::tensor_file::NamedTensor;
 use crate::{Error, bert, roberta};
 use std::path::Path;
 
@@ -197,12 +198,13 @@ impl<B: Backend> SequenceClassifier<B> {
         let lowest = self.lowest_trained();
         let mut layers = Vec::with_capacity(self.layers.len());
         for (index, layer) in self.layers.iter().enumerate() {
-            let input = (self.gradient_checkpointing && index >= lowest).then(|| backend.copy(&x));
             let (y, saved) = layer.forward(backend, parameters, pass, batch, x);
-            layers.push(match input {
-                _ if index < lowest => Kept::Nothing,
-                Some(input) => Kept::Input(input),
-                None => Kept::Everything(saved),
+            layers.push(if index < lowest {
+                Kept::Nothing
+            } else if self.gradient_checkpointing {
+                Kept::Input(saved.into_input())
+            } else {
+                Kept::Everything(saved)
             });
             x = y;
         }
@@ -253,9 +255,13 @@ impl<B: Backend> SequenceClassifier<B> {
     }
 
     /// Everything trained, by name, with its shape.
-    pub fn state(&self, backend: &B) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    pub fn state<'a>(&'a self, backend: &'a B) -> Vec<NamedTensor<'a>> {
         let parameters = self.parameters.iter();
-        parameters.map(|p| (p.name.clone(), p.shape.clone(), backend.download(&p.value))).collect()
+        parameters
+            .map(|p| {
+                NamedTensor::new(p.name.clone(), p.shape.clone(), || backend.download(&p.value))
+            })
+            .collect()
     }
 
     /// Sets everything trained; `find` returns a tensor by name and shape.

@@ -8,7 +8,7 @@ use kernels::{
     Attention, AttentionInputs, Dropout, Epilogue, Int8Matrix, Isa, LayerNormInputs, Matrix,
     Nf4Matrix, PackedMatrix, Precision, QuantizedMatrix, Right,
 };
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Runs on this processor, on the current rayon pool.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Cpu {
     isa: Isa,
     precision: Precision,
     quantization: Quantization,
+    /// Where a matrix that is not frozen is packed for its product.
+    scratch: Arc<Mutex<PackedMatrix>>,
     pool: Arc<Pool<Vec<f32>>>,
 }
 
@@ -78,7 +80,7 @@ impl Cpu {
     /// A backend that uses this instruction set, this precision for large products, and keeps frozen
     /// weights this way.
     pub fn new(isa: Isa, precision: Precision, quantization: Quantization) -> Self {
-        Cpu { isa, precision, quantization, pool: Arc::default() }
+        Cpu { isa, precision, quantization, scratch: Arc::default(), pool: Arc::default() }
     }
 
     /// The instruction set in use.
@@ -197,7 +199,9 @@ impl Backend for Cpu {
         let (a, b) = (product.a.view(product.transpose_a), product.b.view(product.transpose_b));
         let epilogue =
             Epilogue { alpha: product.alpha, accumulate: product.accumulate, bias: None };
-        kernels::gemm_unpacked(self.isa, product.precision, a, b, c.data_mut(), epilogue);
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let (isa, precision) = (self.isa, product.precision);
+        kernels::gemm_unpacked(isa, precision, a, b, c.data_mut(), epilogue, &mut scratch);
     }
 
     fn add_assign(&self, y: &mut CpuMatrix, x: &CpuMatrix) {

@@ -49,6 +49,13 @@ pub(crate) struct LayerSaved<B: Backend> {
     linears: [LinearSaved<B>; 6],
 }
 
+impl<B: Backend> LayerSaved<B> {
+    /// The layer's input [T, H], from which all the rest can be computed again.
+    pub(crate) fn into_input(self) -> B::Matrix {
+        self.x
+    }
+}
+
 impl<B: Backend> Layer<B> {
     fn shape<'a>(&self, batch: &'a Batch<B>, pass: &Pass) -> AttentionShape<'a, B::Indices> {
         let cu_q = match self.rows {

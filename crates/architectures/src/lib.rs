@@ -43,4 +43,4 @@ pub use optimizer::{AdamWSettings, Optimizer};
 pub use parameters::{Parameter, Parameters};
 pub use pass::{Batch, Pass};
 pub use quantized::Quantization;
-pub use tensor_file::{ShapedData, TensorFile};
+pub use tensor_file::{NamedTensor, ShapedData, TensorFile, write_tensors};

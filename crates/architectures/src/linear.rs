@@ -132,7 +132,7 @@ impl<B: Backend> Linear<B> {
                 if let Some((dx, accumulate)) = &mut dx {
                     product(backend, (dy, false), (w, false), 1.0, *accumulate, *precision, dx);
                 }
-                product(backend, (dy, true), (x, false), 1.0, true, Precision::F32, dw);
+                product(backend, (dy, true), (x, false), 1.0, true, *precision, dw);
             }
         }
         let (Some(lora), Some(z)) = (&self.lora, &saved.z) else { return };

@@ -1,5 +1,5 @@
 //! The memory of a training step, counted before it is run: the same network on a backend that
-//! computes nothing and only keeps books, with the allocator that the real one has.
+//! computes nothing and only counts, as the meta device of PyTorch knows shapes alone, with the allocator of the real one.
 
 use crate::backend::{AttentionSaved, AttentionShape, Backend, Norm, Product, Shape};
 use crate::checkpoint::{Checkpoint, StoredWeight};
@@ -25,32 +25,32 @@ pub fn step_bytes(
     gradient_checkpointing: bool,
     micro_batches: &[Vec<u32>],
 ) -> Result<usize, Error> {
-    let books = Books::default();
+    let meta = Meta::default();
     let checkpoint = Checkpoint::blank();
     let config = config.clone();
     let mut model =
-        SequenceClassifier::build(&books, family, config, &checkpoint, labels, method, 0)?;
+        SequenceClassifier::build(&meta, family, config, &checkpoint, labels, method, 0)?;
     model.gradient_checkpointing = gradient_checkpointing;
-    let before = books.count.touched.load(Ordering::Relaxed);
+    let before = meta.count.touched.load(Ordering::Relaxed);
     for lengths in micro_batches {
         let mut cu_seqlens = vec![0];
         for length in lengths {
             cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + length);
         }
         let tokens = cu_seqlens[lengths.len()] as usize;
-        let batch = Batch::new(&books, &vec![0; tokens], &cu_seqlens);
+        let batch = Batch::new(&meta, &vec![0; tokens], &cu_seqlens);
         let pass = Pass { dropout: true, ..Pass::evaluation() };
-        let (logits, saved) = model.forward(&books, &pass, &batch);
-        let (_, dlogits) = books.cross_entropy(&logits, &Vec::new(), &[], 1.0);
-        model.backward(&books, &pass, &batch, saved, &dlogits);
+        let (logits, saved) = model.forward(&meta, &pass, &batch);
+        let (_, dlogits) = meta.cross_entropy(&logits, &Vec::new(), &[], 1.0);
+        model.backward(&meta, &pass, &batch, saved, &dlogits);
     }
-    Ok((books.count.most.load(Ordering::Relaxed) - before) * size_of::<f32>())
+    Ok((meta.count.most.load(Ordering::Relaxed) - before) * size_of::<f32>())
 }
 
 /// A backend that counts the numbers its buffers have held at most.
 #[derive(Clone, Debug, Default)]
-struct Books {
-    pool: Arc<Pool<Page>>,
+struct Meta {
+    pool: Arc<Pool<MetaBuffer>>,
     count: Arc<Count>,
 }
 
@@ -63,14 +63,14 @@ struct Count {
 
 /// A buffer without memory.
 #[derive(Debug)]
-struct Page {
+struct MetaBuffer {
     capacity: usize,
     touched: usize,
     /// Once it is touched.
     count: Option<Arc<Count>>,
 }
 
-impl Drop for Page {
+impl Drop for MetaBuffer {
     fn drop(&mut self) {
         if let Some(count) = &self.count {
             count.touched.fetch_sub(self.touched, Ordering::Relaxed);
@@ -78,9 +78,9 @@ impl Drop for Page {
     }
 }
 
-impl Buffer for Page {
+impl Buffer for MetaBuffer {
     fn new(capacity: usize) -> Self {
-        Page { capacity, touched: 0, count: None }
+        MetaBuffer { capacity, touched: 0, count: None }
     }
 
     fn capacity(&self) -> usize {
@@ -90,22 +90,22 @@ impl Buffer for Page {
 
 /// A matrix without numbers.
 #[derive(Debug)]
-struct Entry {
-    page: Option<Page>,
+struct MetaMatrix {
+    buffer: Option<MetaBuffer>,
     rows: usize,
     columns: usize,
-    pool: Arc<Pool<Page>>,
+    pool: Arc<Pool<MetaBuffer>>,
 }
 
-impl Drop for Entry {
+impl Drop for MetaMatrix {
     fn drop(&mut self) {
-        if let Some(page) = self.page.take() {
-            self.pool.give_back(page);
+        if let Some(buffer) = self.buffer.take() {
+            self.pool.give_back(buffer);
         }
     }
 }
 
-impl Shape for Entry {
+impl Shape for MetaMatrix {
     fn rows(&self) -> usize {
         self.rows
     }
@@ -115,42 +115,42 @@ impl Shape for Entry {
     }
 }
 
-impl Books {
-    fn like(&self, other: &Entry) -> Entry {
+impl Meta {
+    fn like(&self, other: &MetaMatrix) -> MetaMatrix {
         self.matrix(other.rows, other.columns)
     }
 }
 
-impl Backend for Books {
-    type Matrix = Entry;
+impl Backend for Meta {
+    type Matrix = MetaMatrix;
     type Indices = Vec<u32>;
     type Packed = ();
 
-    fn matrix(&self, rows: usize, columns: usize) -> Entry {
-        let mut page = self.pool.take(rows * columns);
-        let more = (rows * columns).saturating_sub(page.touched);
-        page.touched += more;
-        page.count = Some(self.count.clone());
+    fn matrix(&self, rows: usize, columns: usize) -> MetaMatrix {
+        let mut buffer = self.pool.take(rows * columns);
+        let more = (rows * columns).saturating_sub(buffer.touched);
+        buffer.touched += more;
+        buffer.count = Some(self.count.clone());
         let touched = more + self.count.touched.fetch_add(more, Ordering::Relaxed);
         self.count.most.fetch_max(touched, Ordering::Relaxed);
-        Entry { page: Some(page), rows, columns, pool: self.pool.clone() }
+        MetaMatrix { buffer: Some(buffer), rows, columns, pool: self.pool.clone() }
     }
 
-    fn zeros(&self, rows: usize, columns: usize) -> Entry {
+    fn zeros(&self, rows: usize, columns: usize) -> MetaMatrix {
         self.matrix(rows, columns)
     }
 
-    fn upload(&self, rows: usize, columns: usize, _: &[f32]) -> Entry {
+    fn upload(&self, rows: usize, columns: usize, _: &[f32]) -> MetaMatrix {
         self.matrix(rows, columns)
     }
 
-    fn write(&self, _: &mut Entry, _: &[f32]) {}
+    fn write(&self, _: &mut MetaMatrix, _: &[f32]) {}
 
-    fn download(&self, matrix: &Entry) -> Vec<f32> {
+    fn download(&self, matrix: &MetaMatrix) -> Vec<f32> {
         vec![0.0; matrix.rows * matrix.columns]
     }
 
-    fn copy(&self, matrix: &Entry) -> Entry {
+    fn copy(&self, matrix: &MetaMatrix) -> MetaMatrix {
         self.like(matrix)
     }
 
@@ -170,82 +170,82 @@ impl Backend for Books {
 
     fn packed_product(
         &self,
-        _: &Entry,
+        _: &MetaMatrix,
         (): &(),
         _: bool,
-        _: Option<&Entry>,
+        _: Option<&MetaMatrix>,
         _: bool,
-        _: &mut Entry,
+        _: &mut MetaMatrix,
     ) {
     }
 
-    fn product(&self, product: Product<'_, Entry>, _: &mut Entry) {
-        // B is packed first; a page as large stands for that.
+    fn product(&self, product: Product<'_, MetaMatrix>, _: &mut MetaMatrix) {
+        // B is packed first; a buffer as large stands for that.
         drop(self.like(product.b));
     }
 
-    fn add_assign(&self, _: &mut Entry, _: &Entry) {}
+    fn add_assign(&self, _: &mut MetaMatrix, _: &MetaMatrix) {}
 
-    fn add_bias(&self, _: &mut Entry, _: &Entry) {}
+    fn add_bias(&self, _: &mut MetaMatrix, _: &MetaMatrix) {}
 
-    fn sum_rows(&self, _: &Entry, _: &mut Entry) {}
+    fn sum_rows(&self, _: &MetaMatrix, _: &mut MetaMatrix) {}
 
-    fn gather_rows(&self, _: &Entry, _: &Vec<u32>, _: bool, _: &mut Entry) {}
+    fn gather_rows(&self, _: &MetaMatrix, _: &Vec<u32>, _: bool, _: &mut MetaMatrix) {}
 
-    fn scatter_add_rows(&self, _: &mut Entry, _: &Vec<u32>, _: &Entry) {}
+    fn scatter_add_rows(&self, _: &mut MetaMatrix, _: &Vec<u32>, _: &MetaMatrix) {}
 
     fn layer_norm(
         &self,
-        x: &mut Entry,
-        _: Option<&Entry>,
+        x: &mut MetaMatrix,
+        _: Option<&MetaMatrix>,
         _: Option<Dropout>,
-        _: Norm<'_, Entry>,
-    ) -> (Entry, Entry) {
+        _: Norm<'_, MetaMatrix>,
+    ) -> (MetaMatrix, MetaMatrix) {
         (self.like(x), self.matrix(x.rows, 2))
     }
 
     fn layer_norm_backward(
         &self,
-        _: &Entry,
-        _: &Entry,
-        _: &Entry,
+        _: &MetaMatrix,
+        _: &MetaMatrix,
+        _: &MetaMatrix,
         dropout: Option<Dropout>,
-        dy: &mut Entry,
-    ) -> Option<Entry> {
+        dy: &mut MetaMatrix,
+    ) -> Option<MetaMatrix> {
         dropout.map(|_| self.like(dy))
     }
 
     fn layer_norm_parameter_gradients(
         &self,
-        _: &Entry,
-        _: &Entry,
-        _: &Entry,
-        _: &mut Entry,
-        _: &mut Entry,
+        _: &MetaMatrix,
+        _: &MetaMatrix,
+        _: &MetaMatrix,
+        _: &mut MetaMatrix,
+        _: &mut MetaMatrix,
     ) {
     }
 
-    fn gelu(&self, x: &Entry) -> Entry {
+    fn gelu(&self, x: &MetaMatrix) -> MetaMatrix {
         self.like(x)
     }
 
-    fn gelu_backward(&self, _: &Entry, _: &mut Entry) {}
+    fn gelu_backward(&self, _: &MetaMatrix, _: &mut MetaMatrix) {}
 
-    fn tanh(&self, _: &mut Entry) {}
+    fn tanh(&self, _: &mut MetaMatrix) {}
 
-    fn tanh_backward(&self, _: &Entry, _: &mut Entry) {}
+    fn tanh_backward(&self, _: &MetaMatrix, _: &mut MetaMatrix) {}
 
-    fn dropout(&self, x: &Entry, _: Dropout) -> Entry {
+    fn dropout(&self, x: &MetaMatrix, _: Dropout) -> MetaMatrix {
         self.like(x)
     }
 
     fn attention(
         &self,
         shape: AttentionShape<'_, Vec<u32>>,
-        q: Entry,
-        k: Entry,
-        v: Entry,
-    ) -> AttentionSaved<Entry> {
+        q: MetaMatrix,
+        k: MetaMatrix,
+        v: MetaMatrix,
+    ) -> AttentionSaved<MetaMatrix> {
         let (out, lse) = (self.like(&q), self.matrix(q.rows, shape.heads));
         AttentionSaved { q, k, v, out, lse }
     }
@@ -253,21 +253,34 @@ impl Backend for Books {
     fn attention_backward(
         &self,
         _: AttentionShape<'_, Vec<u32>>,
-        saved: &AttentionSaved<Entry>,
-        _: &Entry,
-    ) -> [Entry; 3] {
+        saved: &AttentionSaved<MetaMatrix>,
+        _: &MetaMatrix,
+    ) -> [MetaMatrix; 3] {
         [&saved.q, &saved.k, &saved.v].map(|matrix| self.like(matrix))
     }
 
-    fn cross_entropy(&self, logits: &Entry, _: &Vec<u32>, _: &[f32], _: f32) -> (f64, Entry) {
+    fn cross_entropy(
+        &self,
+        logits: &MetaMatrix,
+        _: &Vec<u32>,
+        _: &[f32],
+        _: f32,
+    ) -> (f64, MetaMatrix) {
         (0.0, self.like(logits))
     }
 
-    fn adamw(&self, _: kernels::AdamW, _: &mut Entry, _: &Entry, _: (&mut Entry, &mut Entry)) {}
+    fn adamw(
+        &self,
+        _: kernels::AdamW,
+        _: &mut MetaMatrix,
+        _: &MetaMatrix,
+        _: (&mut MetaMatrix, &mut MetaMatrix),
+    ) {
+    }
 
-    fn sum_of_squares(&self, _: &Entry) -> f64 {
+    fn sum_of_squares(&self, _: &MetaMatrix) -> f64 {
         0.0
     }
 
-    fn clear(&self, _: &mut Entry) {}
+    fn clear(&self, _: &mut MetaMatrix) {}
 }

@@ -3,6 +3,7 @@
 
 use crate::backend::{Backend, Shape};
 use crate::parameters::Parameters;
+use crate::tensor_file::NamedTensor;
 
 /// What does not change from step to step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,11 +78,15 @@ impl<B: Backend> Optimizer<B> {
     }
 
     /// The state as named tensors: `exp_avg.NAME` and `exp_avg_sq.NAME`.
-    pub fn state(&self, backend: &B, parameters: &Parameters<B>) -> Vec<(String, Vec<f32>)> {
+    pub fn state<'a>(&'a self, backend: &'a B, parameters: &Parameters<B>) -> Vec<NamedTensor<'a>> {
+        let tensor = |name: String, moment: &'a B::Matrix| {
+            let size = moment.rows() * moment.columns();
+            NamedTensor::new(name, vec![size], || backend.download(moment))
+        };
         let mut state = Vec::new();
         for (parameter, (m, v)) in parameters.iter().zip(&self.moments) {
-            state.push((format!("exp_avg.{}", parameter.name), backend.download(m)));
-            state.push((format!("exp_avg_sq.{}", parameter.name), backend.download(v)));
+            state.push(tensor(format!("exp_avg.{}", parameter.name), m));
+            state.push(tensor(format!("exp_avg_sq.{}", parameter.name), v));
         }
         state
     }

@@ -10,8 +10,7 @@ use crate::Error;
 use crate::backend::Backend;
 use crate::classifier::SequenceClassifier;
 use crate::lora::{LoraConfig, TargetModules};
-use crate::tensor_file::TensorFile;
-use safetensors::{Dtype, tensor::TensorView};
+use crate::tensor_file::{TensorFile, write_tensors};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
@@ -22,26 +21,6 @@ pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 /// PEFT's prefix before the base model's own names.
 const PREFIX: &str = "base_model.model.";
-
-/// Writes named f32 tensors as one safetensors file, atomically.
-///
-/// # Errors
-/// The file system refuses.
-pub fn write_tensors(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<(), Error> {
-    let bytes: Vec<Vec<u8>> = tensors
-        .iter()
-        .map(|(_, _, data)| data.iter().flat_map(|x| x.to_le_bytes()).collect())
-        .collect();
-    let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
-        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
-        (name.as_str(), view.expect("as many bytes as the shape says"))
-    });
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let file = safetensors::serialize(views, Some(metadata)).map_err(|error| {
-        Error::Safetensors { path: path.to_path_buf(), reason: error.to_string() }
-    })?;
-    Ok(durable::write(path, &file)?)
-}
 
 /// Writes the adapter and the head to `folder` so that `PeftModel.from_pretrained` loads them onto
 /// `base`, the name or path of the pretrained model.
@@ -71,12 +50,9 @@ pub fn write_adapter<B: Backend>(
     });
     let text = serde_json::to_string_pretty(&settings).expect("plain values");
     durable::write(&folder.join(ADAPTER_CONFIG), text.as_bytes())?;
-    let tensors: Vec<_> = model
-        .state(backend)
-        .into_iter()
-        .map(|(name, shape, data)| (format!("{PREFIX}{name}"), shape, data))
-        .collect();
-    write_tensors(&folder.join(ADAPTER_WEIGHTS), &tensors)
+    let mut tensors = model.state(backend);
+    tensors.iter_mut().for_each(|tensor| tensor.name.insert_str(0, PREFIX));
+    write_tensors(&folder.join(ADAPTER_WEIGHTS), tensors)
 }
 
 /// The shortest decimal that reads back as the same f32: 0.1, not 0.10000000149011612.
@@ -202,7 +178,7 @@ fn read_tensors<B: Backend>(
     }
     let new = model.newly_initialised.clone();
     let kept: HashMap<String, Vec<f32>> =
-        model.state(backend).into_iter().map(|(name, _, data)| (name, data)).collect();
+        model.state(backend).into_iter().map(|t| (t.name.clone(), t.data())).collect();
     model.restore(backend, |name, shape| {
         let stored = format!("{prefix}{name}");
         match file.tensor(&stored)? {

@@ -35,20 +35,36 @@ struct State {
     nested_offset: Option<f32>,
 }
 
-/// The 4-bit weight `name`, if that is how the file stores it.
+/// The 4-bit weight `name`, if that is how it is stored. Its parts may lie in different shards;
+/// `file_of` gives the file that holds a tensor.
 ///
 /// # Errors
 /// A part is missing, or the parts do not fit each other.
-pub(crate) fn read(file: &TensorFile, name: &str) -> Result<Option<Nf4Matrix>, Error> {
-    let problem = |problem: String| file.problem(name, problem);
+pub(crate) fn read<'a>(
+    name: &str,
+    file_of: impl Fn(&str) -> Option<&'a TensorFile>,
+) -> Result<Option<Nf4Matrix>, Error> {
     let state_name = format!("{name}{STATE}");
-    let Some(state) = file.bytes(&state_name, Dtype::U8)? else {
-        return match file.bytes(&format!("{name}.quant_state.bitsandbytes__fp4"), Dtype::U8)? {
-            Some(_) => Err(problem("is quantised as fp4; only nf4 can be read".to_owned())),
+    let Some(file) = file_of(&state_name) else {
+        return match file_of(&format!("{name}.quant_state.bitsandbytes__fp4")) {
+            Some(file) => {
+                let problem = "is quantised as fp4; only nf4 can be read".to_owned();
+                Err(file.problem(name, problem))
+            }
             None => Ok(None),
         };
     };
-    let state: State = serde_json::from_slice(&state)
+    let problem = |problem: String| file.problem(name, problem);
+    let bytes = |part: &str| -> Result<Vec<u8>, Error> {
+        let found = file_of(part).map(|file| file.bytes(part, Dtype::U8)).transpose()?.flatten();
+        found.ok_or_else(|| problem(format!("lacks its part `{part}`")))
+    };
+    let numbers = |suffix: &str| -> Result<Vec<f32>, Error> {
+        let part = format!("{name}.{suffix}");
+        let found = file_of(&part).map(|file| file.tensor(&part)).transpose()?.flatten();
+        found.map(|(_, data)| data).ok_or_else(|| problem(format!("lacks its part `{part}`")))
+    };
+    let state: State = serde_json::from_slice(&bytes(&state_name)?)
         .map_err(|error| problem(format!("has a damaged quantisation state: {error}")))?;
     let (rows, columns) = match state.shape[..] {
         [rows, columns] if state.quant_type == "nf4" => (rows, columns),
@@ -60,28 +76,23 @@ pub(crate) fn read(file: &TensorFile, name: &str) -> Result<Option<Nf4Matrix>, E
         "float16" => StoredType::F16,
         other => return Err(problem(format!("was quantised from {other}"))),
     };
-    let part = |suffix: &str| -> Result<Vec<f32>, Error> {
-        let name = format!("{name}.{suffix}");
-        match file.tensor(&name)? {
-            Some((_, data)) => Ok(data),
-            None => Err(problem(format!("lacks its part `{name}`"))),
-        }
-    };
-    if part("quant_map")? != NF4_CODE {
+    if numbers("quant_map")? != NF4_CODE {
         return Err(problem("has another code book than NF4's".to_owned()));
     }
     let absmax = match (state.nested_blocksize, state.nested_offset) {
         (Some(block), Some(offset)) => {
-            let map = Box::<[f32; 256]>::try_from(part("nested_quant_map")?)
+            let map = Box::<[f32; 256]>::try_from(numbers("nested_quant_map")?)
                 .map_err(|map| problem(format!("has a nested map of {} values", map.len())))?;
-            let codes = file.bytes(&format!("{name}.absmax"), Dtype::U8)?;
-            let codes = codes.ok_or_else(|| problem("lacks its part `absmax`".to_owned()))?;
-            Nf4Absmax::Nested { codes, absmax: part("nested_absmax")?, map, block, offset }
+            let codes = bytes(&format!("{name}.absmax"))?;
+            Nf4Absmax::Nested { codes, absmax: numbers("nested_absmax")?, map, block, offset }
         }
-        _ => Nf4Absmax::Plain(part("absmax")?),
+        _ => Nf4Absmax::Plain(numbers("absmax")?),
     };
-    let codes = file.bytes(name, Dtype::U8)?.ok_or_else(|| problem("is not there".to_owned()))?;
-    Nf4Matrix::from_parts(codes, absmax, state.blocksize, (rows, columns), stored)
+    Nf4Matrix::from_parts(bytes(name)?, absmax, state.blocksize, (rows, columns), stored)
         .map(Some)
-        .ok_or_else(|| problem("has quantisation parts that do not fit each other".to_owned()))
+        .ok_or_else(|| {
+            problem(
+                "has quantisation parts that do not fit each other or are not finite".to_owned(),
+            )
+        })
 }

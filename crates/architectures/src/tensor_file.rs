@@ -1,9 +1,12 @@
-//! One safetensors file, mapped, not read: a tensor's numbers are converted to f32 when asked for,
-//! and must be finite.
+//! One safetensors file. Read, it is mapped: a tensor's numbers are converted to f32 when asked for,
+//! and must be finite. Written, it is streamed: one tensor at a time is in memory.
 
 use crate::Error;
 use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::tensor::{Metadata, TensorInfo, TensorView};
+use safetensors::{Dtype, SafeTensors};
+use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// A tensor's shape and its numbers, row-major.
@@ -106,4 +109,65 @@ impl TensorFile {
         }
         Ok(data)
     }
+}
+
+/// A tensor on its way into a file; its numbers are asked for when it is its turn.
+pub struct NamedTensor<'a> {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    data: Box<dyn Fn() -> Vec<f32> + 'a>,
+}
+
+impl<'a> NamedTensor<'a> {
+    /// A tensor whose numbers, row-major, are what `data` gives.
+    pub fn new(name: String, shape: Vec<usize>, data: impl Fn() -> Vec<f32> + 'a) -> Self {
+        NamedTensor { name, shape, data: Box::new(data) }
+    }
+
+    /// Its numbers, row-major.
+    pub fn data(&self) -> Vec<f32> {
+        (self.data)()
+    }
+}
+
+impl fmt::Debug for NamedTensor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.name, self.shape)
+    }
+}
+
+/// Writes f32 tensors as one safetensors file, atomically.
+///
+/// # Errors
+/// The file system refuses.
+pub fn write_tensors(path: &Path, tensors: Vec<NamedTensor<'_>>) -> Result<(), Error> {
+    let mut end = 0;
+    let infos = tensors.iter().map(|tensor| {
+        let (dtype, shape, start) = (Dtype::F32, tensor.shape.clone(), end);
+        end += size_of::<f32>() * shape.iter().product::<usize>();
+        (tensor.name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) })
+    });
+    let infos = infos.collect();
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let refused = |reason: String| Error::Safetensors { path: path.to_path_buf(), reason };
+    let metadata = Metadata::new(Some(format), infos).map_err(|e| refused(e.to_string()))?;
+    let mut header = serde_json::to_string(&metadata).map_err(|e| refused(e.to_string()))?;
+    // Numbers begin aligned.
+    let aligned = header.len().next_multiple_of(8);
+    header.extend(std::iter::repeat_n(' ', aligned - header.len()));
+    durable::write_with(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(header.as_bytes())?;
+        for tensor in &tensors {
+            let data = tensor.data();
+            assert_eq!(data.len(), tensor.shape.iter().product::<usize>(), "{}", tensor.name);
+            for x in data {
+                out.write_all(&x.to_le_bytes())?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(())
 }

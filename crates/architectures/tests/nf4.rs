@@ -2,8 +2,8 @@
 //! quantise has its codes.
 
 use architectures::{
-    Backend, Batch, Checkpoint, Cpu, Isa, LoraConfig, Method, Pass, Precision, Quantization,
-    SequenceClassifier, StoredWeight, TensorFile, peft,
+    Backend, Batch, Checkpoint, Cpu, Isa, LoraConfig, Method, NamedTensor, Pass, Precision,
+    Quantization, SequenceClassifier, StoredWeight, TensorFile, write_tensors,
 };
 use kernels::{Int8Matrix, Nf4Absmax, Nf4Matrix, QuantizedMatrix};
 use std::path::{Path, PathBuf};
@@ -45,6 +45,31 @@ fn stored_states_give_the_same_numbers_to_the_bit() {
         }
         assert!(checkpoint.get("bert", &name, &[1, 1]).is_err());
     }
+}
+
+/// Shards are cut between any two tensors.
+#[test]
+fn parts_in_different_shards_are_found() {
+    let (shape, _) = tensor("double.expected");
+    let folder = tempfile::tempdir().expect("a folder");
+    let bytes = std::fs::read(fixture()).expect("the fixture");
+    let all = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let mut weight_map = serde_json::Map::new();
+    for shard in 0..3 {
+        let name = format!("model-{shard}.safetensors");
+        let part = all.tensors().into_iter().enumerate().filter(|(i, _)| i % 3 == shard);
+        let part: Vec<_> = part.map(|(_, tensor)| tensor).collect();
+        weight_map.extend(part.iter().map(|(tensor, _)| (tensor.clone(), name.clone().into())));
+        let bytes = safetensors::serialize(part, None).expect("serialised");
+        durable::write(&folder.path().join(name), &bytes).expect("written");
+    }
+    let index = serde_json::json!({"weight_map": weight_map}).to_string();
+    let path = folder.path().join("model.safetensors.index.json");
+    durable::write(&path, index.as_bytes()).expect("written");
+    let sharded = Checkpoint::open(folder.path()).expect("a checkpoint");
+    let (_whole_folder, whole) = checkpoint();
+    let get = |c: &Checkpoint| c.get("bert", "double.weight", &shape).expect("a 4-bit weight");
+    assert!(get(&sharded) == get(&whole));
 }
 
 #[test]
@@ -119,9 +144,9 @@ fn quantised_training_equals_training_on_dequantised_weights() {
                     }
                 };
             }
-            tensors.push((name, shape, data));
+            tensors.push(NamedTensor::new(name, shape, move || data.clone()));
         }
-        peft::write_tensors(&folder.path().join("model.safetensors"), &tensors).expect("written");
+        write_tensors(&folder.path().join("model.safetensors"), tensors).expect("written");
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
             for precision in [Precision::F32, Precision::Bf16] {
                 let ours = gradients(&base, &Cpu::new(isa, precision, quantization));

@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use architectures::{
-    AdamWSettings, Backend, Batch, Checkpoint, Cpu, Isa, LoraConfig, Method, Optimizer, Pass,
-    Precision, Quantization, SequenceClassifier, TargetModules, TensorFile, peft,
+    AdamWSettings, Backend, Batch, Checkpoint, Cpu, Isa, LoraConfig, Method, NamedTensor,
+    Optimizer, Pass, Precision, Quantization, SequenceClassifier, TargetModules, TensorFile, peft,
 };
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -103,7 +103,7 @@ impl<'a> Trial<'a> {
         let mut model =
             SequenceClassifier::load(&backend, &folder, case.num_labels, &method, 1).unwrap();
         let own: Vec<(String, Vec<f32>)> =
-            model.state(&backend).into_iter().map(|(name, _, data)| (name, data)).collect();
+            model.state(&backend).into_iter().map(|t| (t.name.clone(), t.data())).collect();
         model
             .restore::<()>(&backend, |name, _| {
                 let given = file.tensor(&format!("init.{prefix}{name}")).unwrap();
@@ -180,7 +180,8 @@ fn check(case: &Case, isa: Isa, at_a_time: usize) {
     }
     let error = relative(&losses, &trial.expected("losses"));
     assert!(error <= 1e-4, "{at}: losses {losses:?} {error}");
-    for (name, shape, ours) in trial.model.state(&trial.backend) {
+    for tensor in trial.model.state(&trial.backend) {
+        let (ours, NamedTensor { name, shape, .. }) = (tensor.data(), tensor);
         // Adam turns the rounding noise of a key bias's zero gradient into full steps.
         if name.ends_with("key.bias") {
             continue;

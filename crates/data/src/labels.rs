@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -124,6 +125,11 @@ fn single(label: &Value) -> Option<&Value> {
 /// The one dataset whose list-typed labels have a settled binary reading.
 fn is_unfair_tos(config: &DataConfig) -> bool {
     let named = config.dataset.as_deref().unwrap_or_default();
-    let named = named.split('@').next().unwrap_or_default().trim_end_matches('/');
+    let path = Path::new(named);
+    // A folder's name may hold an @; a hub name has its revision behind one.
+    let named = match path.is_absolute() {
+        true => path.file_name().and_then(|name| name.to_str()).unwrap_or_default(),
+        false => named.split('@').next().unwrap_or_default().trim_end_matches('/'),
+    };
     config.train_file.is_none() && named.rsplit('/').next() == Some("unfair_tos")
 }

@@ -6,7 +6,7 @@ use crate::cli::Which;
 use crate::config::PrecisionName;
 use crate::device::Device;
 use anyhow::{Context, Result, bail};
-use architectures::{Cpu, Method, Quantization, SequenceClassifier, peft};
+use architectures::{Cpu, Method, Quantization, SequenceClassifier, peft, write_tensors};
 use data::{DataConfig, LabelScheme, Tokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -96,7 +96,7 @@ pub fn write(
             peft::write_adapter(backend, model, lora, &base.for_peft, folder)?;
         }
         Method::Full => {
-            peft::write_tensors(&folder.join("model.safetensors"), &model.state(backend))?;
+            write_tensors(&folder.join("model.safetensors"), model.state(backend))?;
         }
     }
     for name in TOKENIZER_FILES {
@@ -128,6 +128,10 @@ fn classifier_config(base: &Base, model: &SequenceClassifier<Cpu>, card: &Card) 
         if config.get(key).is_some() {
             config[key] = json!("float32");
         }
+    }
+    // Nor is it in few bits; an adapter's base is found by its own configuration.
+    if let Some(config) = config.as_object_mut() {
+        config.remove("quantization_config");
     }
     config["problem_type"] = json!("single_label_classification");
     Ok(config)

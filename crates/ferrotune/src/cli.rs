@@ -203,7 +203,8 @@ pub struct BenchArguments {
     /// What to measure.
     #[arg(default_value = "step")]
     pub workload: Workload,
-    /// A shape with random weights instead of the configuration's model; the tokenizer stays.
+    /// A shape with random weights instead of the configuration's model; the tokenizer stays. Without
+    /// --config, `step` takes roberta-base.
     #[arg(long)]
     pub shape: Option<Shape>,
     /// Configuration file (TOML), as for train.

@@ -344,9 +344,16 @@ impl Config {
     }
 }
 
+/// The environment, without what is no text and so can be no setting of ours.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 /// Sets `a.b.c` to a TOML value, or to the text itself where it is none.
 fn set(tree: &mut Table, key: &str, text: &str) -> Result<()> {
-    if let Ok(number) = text.parse::<i128>()
+    if key == "seed"
+        && let Ok(number) = text.parse::<i128>()
         && number > i128::from(i64::MAX)
     {
         bail!("{key} is {number}, but must be at most {}", i64::MAX);

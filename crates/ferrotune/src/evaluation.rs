@@ -6,6 +6,9 @@ use anyhow::{Result, bail};
 use architectures::{Batch, Cpu, SequenceClassifier};
 use data::{Encoded, Example, LabelScheme, Task, Tokenizer};
 
+/// Tokens computed at a time where nothing is trained.
+pub const TOKEN_BUDGET: usize = 4096;
+
 /// One split as the engine reads it.
 #[derive(Debug)]
 pub struct Split {

@@ -37,7 +37,9 @@ impl Interrupt {
             if !checkpoints || state.requested.swap(true, Ordering::SeqCst) {
                 std::process::exit(INTERRUPTED);
             }
-            tell(format_args!("\ninterrupted: writing a checkpoint; once more ends at once"));
+            tell(format_args!(
+                "\ninterrupted: ending where the run can go on; once more ends at once"
+            ));
         })
         .context("cannot listen for Ctrl-C")?;
         Ok(interrupt)

@@ -29,7 +29,14 @@ pub fn available() -> Option<Bytes> {
         let number =
             |file: &str| -> Option<u64> { std::fs::read_to_string(file).ok()?.trim().parse().ok() };
         let limit = number("/sys/fs/cgroup/memory.max")?;
-        Some(Bytes(limit.saturating_sub(number("/sys/fs/cgroup/memory.current")?)))
+        let used = number("/sys/fs/cgroup/memory.current")?;
+        // Pages of files count as used, but are given up where they are in the way.
+        let stat = std::fs::read_to_string("/sys/fs/cgroup/memory.stat").ok()?;
+        let files = stat.lines().filter_map(|line| match line.split_once(' ')? {
+            ("active_file" | "inactive_file", value) => value.parse::<u64>().ok(),
+            _ => None,
+        });
+        Some(Bytes(limit.saturating_sub(used.saturating_sub(files.sum()))))
     };
     Some(container().map_or(machine, |container| machine.min(container)))
 }

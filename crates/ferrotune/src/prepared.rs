@@ -8,7 +8,7 @@ use crate::metrics::Classes;
 use crate::progress::Downloads;
 use crate::trainer::{self, Trainer};
 use anyhow::{Context, Result, bail};
-use architectures::{Cpu, SequenceClassifier};
+use architectures::{Cpu, Family, SequenceClassifier};
 use data::{DataReport, Dataset, SplitFiles, Tokenizer};
 
 /// Everything that is read before the first step.
@@ -51,19 +51,12 @@ impl Prepared {
             );
         }
 
+        let network = architectures::Config::read(&base.folder)?;
+        let [train, validation, test] = tokenized(config, &dataset, &base, &network)?;
         let backend = Cpu::new(device.isa, device.precision, config.quantization);
         let method = trainer::method(config);
         let labels = dataset.labels.names.len();
         let model = SequenceClassifier::load(&backend, &base.folder, labels, &method, config.seed)?;
-        let longest = model.family.max_length(&model.config);
-        if config.data.max_length > longest {
-            bail!(
-                "data.max_length is {}, but {} reads at most {longest} tokens",
-                config.data.max_length,
-                config.pretrained_model
-            );
-        }
-        let [train, validation, test] = tokenized(config, &dataset, &base, &model.config)?;
         let encoded = [&train, &validation, &test].map(|split| split.encoded.as_slice());
         let data_report = DataReport::new(&dataset, encoded, config.data.max_length);
         let card = Card {
@@ -95,6 +88,14 @@ pub fn tokenized(
     base: &Base,
     model: &architectures::Config,
 ) -> Result<[Split; 3]> {
+    let longest = Family::of(model, &base.folder)?.max_length(model);
+    if config.data.max_length > longest {
+        bail!(
+            "data.max_length is {}, but {} reads at most {longest} tokens",
+            config.data.max_length,
+            config.pretrained_model
+        );
+    }
     let file = base.folder.join("tokenizer.json");
     let tokenizer = Tokenizer::from_file(&file, config.data.max_length)?;
     let highest = tokenizer.highest_id() as usize;

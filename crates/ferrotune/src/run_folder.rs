@@ -5,7 +5,7 @@ use crate::artifact::{read_json, write_json};
 use crate::config::Config;
 use crate::trainer::TrainerState;
 use anyhow::{Context, Result, bail};
-use architectures::{Cpu, Optimizer, Parameters, TensorFile, peft};
+use architectures::{Cpu, Optimizer, Parameters, TensorFile, write_tensors};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
@@ -101,12 +101,7 @@ pub fn write_state(
     optimizer: &Optimizer<Cpu>,
     parameters: &Parameters<Cpu>,
 ) -> Result<()> {
-    let tensors: Vec<_> = optimizer
-        .state(backend, parameters)
-        .into_iter()
-        .map(|(name, data)| (name, vec![data.len()], data))
-        .collect();
-    peft::write_tensors(&folder.join(OPTIMIZER), &tensors)?;
+    write_tensors(&folder.join(OPTIMIZER), optimizer.state(backend, parameters))?;
     write_json(&folder.join(STATE), state)
 }
 

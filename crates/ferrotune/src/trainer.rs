@@ -117,7 +117,7 @@ impl Trainer {
     /// At the start of a run.
     ///
     /// # Errors
-    /// The class weights do not fit the classes.
+    /// The class weights or the selection metric do not fit the classes.
     pub fn new(
         backend: Cpu,
         mut model: SequenceClassifier<Cpu>,
@@ -205,8 +205,7 @@ impl Trainer {
             *gradient_checkpointing,
             &micro_batches,
         )?;
-        let Some((held, peak)) = memory::held().zip(memory::peak()) else { return Ok(None) };
-        Ok(Some(peak.max(Bytes(held.0 + step as u64))))
+        Ok(memory::held().map(|held| Bytes(held.0 + step as u64)))
     }
 
     /// Optimizer steps in an epoch.

@@ -35,12 +35,12 @@ fn an_adapter_tensor_that_no_layer_reads_is_refused() {
         .into_iter()
         .map(|name| {
             let (shape, data) = file.tensor(&name).expect("readable").expect("there");
-            (name, shape, data)
+            architectures::NamedTensor::new(name, shape, move || data.clone())
         })
         .collect();
     let extra = "base_model.model.bert.pooler.dense.lora_A.weight";
-    tensors.push((extra.to_owned(), vec![1, 2], vec![0.5; 2]));
-    architectures::peft::write_tensors(&weights, &tensors).expect("written");
+    tensors.push(architectures::NamedTensor::new(extra.to_owned(), vec![1, 2], || vec![0.5; 2]));
+    architectures::write_tensors(&weights, tensors).expect("written");
     scene.run(&["predict", &run, "we may end"]).refused(&[extra, "no part of this model"]);
 }
 
@@ -178,4 +178,53 @@ fn a_model_between_two_renames_still_answers() {
     std::fs::rename(format!("{run}/best"), format!("{run}/best.old")).expect("renamed");
     let answer = scene.run(&["predict", &run, "we may end"]);
     assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+}
+
+#[test]
+fn dense_weights_do_not_claim_to_be_quantised() {
+    let scene = Scene::new();
+    scene.edit_json("model/config.json", |config| {
+        config["quantization_config"] = serde_json::json!({"quant_method": "bitsandbytes"});
+    });
+    let answer = scene.train(&["method=full", "training.max_epochs=1"]);
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    let config = std::fs::read_to_string(format!("{}/best/config.json", scene.run_folder()));
+    assert!(!config.expect("a configuration").contains("quantization_config"));
+}
+
+#[test]
+fn bench_measures_a_configuration_and_refuses_what_train_refuses() {
+    let scene = Scene::new();
+    let settings = scene.train_arguments(&[]);
+    let bench = |more: &[&str]| {
+        let mut arguments = vec!["bench", "epoch", "--repeats", "2", "--json"];
+        arguments.extend(settings[1..].iter().map(String::as_str).chain(more.iter().copied()));
+        scene.run(&arguments)
+    };
+    let answer = bench(&[]);
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    let figures: serde_json::Value = serde_json::from_str(&answer.stdout).expect("JSON");
+    assert_eq!(figures["sequences"], 40);
+    assert!(figures["median_seconds"].as_f64() > Some(0.0));
+    bench(&["--set", "data.max_length=4096"]).refused(&["data.max_length is 4096", "at most"]);
+    bench(&["--set", "training.batch_size=0"]).refused(&["training.batch_size is 0"]);
+}
+
+#[test]
+fn quantised_runs_are_tested_as_they_were_trained() {
+    for quantization in ["nf4", "int8"] {
+        let scene = Scene::new();
+        let answer = scene.train(&[&format!("quantization={quantization}"), "precision=32-true"]);
+        assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+        assert!(answer.stderr.contains("memory: "), "{}", answer.stderr);
+        let best = |table: &str| -> Vec<String> {
+            let cell = |line: &str| line.split(['│', '┆']).nth(2).map(|c| c.trim().to_owned());
+            table.lines().skip(3).filter_map(cell).collect()
+        };
+        let tested = scene.run(&["test", &scene.run_folder()]);
+        assert_eq!(best(&answer.stdout), best(&tested.stdout));
+        scene
+            .train(&[&format!("quantization={quantization}"), "method=full"])
+            .refused(&[&format!("quantization is `{quantization}`"), "only frozen weights"]);
+    }
 }

@@ -6,8 +6,9 @@
 use crate::artifact::Base;
 use crate::cli::{BenchArguments, Shape, Workload};
 use crate::config::Config;
+use crate::config::environment;
 use crate::device::Device;
-use crate::evaluation::{Split, classes_of, logits};
+use crate::evaluation::{Split, TOKEN_BUDGET, classes_of, logits};
 use crate::failure::{BeforeStart, Outcome};
 use crate::memory::{self, Bytes};
 use crate::metrics::Classes;
@@ -16,23 +17,23 @@ use crate::progress::{Downloads, bar, print};
 use crate::trainer::{self, Trainer};
 use anyhow::{Result, bail};
 use architectures::{Checkpoint, Cpu, Family, SequenceClassifier};
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use data::Encoded;
 use std::time::Instant;
 
 /// Sequences and their length in the workload `step`.
 const BATCH: (usize, usize) = (32, 128);
-/// Tokens computed at a time in the workload `predict`.
-const TOKEN_BUDGET: usize = 4096;
-
 /// Runs the command.
 pub fn run(arguments: &BenchArguments) -> Outcome {
-    let config = Config::resolve(arguments.config.as_deref(), std::iter::empty(), &arguments.set)
+    let config = Config::resolve(arguments.config.as_deref(), environment(), &arguments.set)
         .before_start()?;
     let device = Device::new(config.threads, config.precision).before_start()?;
     let mut bench = device.run(|| Bench::prepare(arguments, config, &device)).before_start()?;
     let figures = device.run(|| bench.measure(arguments))?;
-    let median = figures.seconds[figures.seconds.len() / 2];
+    let count = figures.seconds.len();
+    let median = (figures.seconds[(count - 1) / 2] + figures.seconds[count / 2]) / 2.0;
     let rate = figures.tokens as f64 / median;
     let (least, most) = (figures.seconds[0], figures.seconds[figures.seconds.len() - 1]);
     if arguments.json {
@@ -44,6 +45,9 @@ pub fn run(arguments: &BenchArguments) -> Outcome {
                 "processor": processor(),
                 "instruction_set": device.isa.to_string(),
                 "precision": device.precision_name(),
+                "quantization": figures.settings.quantization,
+                "gradient_checkpointing": figures.settings.training.gradient_checkpointing,
+                "tokens_per_micro_batch": figures.settings.training.tokens_per_micro_batch,
                 "threads": device.threads(),
                 "sequences": figures.sequences,
                 "tokens": figures.tokens,
@@ -66,6 +70,7 @@ pub fn run(arguments: &BenchArguments) -> Outcome {
             "device",
             format!("{} threads, {}, {}", device.threads(), device.isa, device.precision_name()),
         ),
+        ("settings", settings(&figures.settings)),
         ("work", format!("{} sequences, {} tokens", figures.sequences, figures.tokens)),
         ("median of", figures.seconds.len().to_string()),
         ("seconds", format!("{median:.3} ({least:.3} to {most:.3})")),
@@ -78,17 +83,32 @@ pub fn run(arguments: &BenchArguments) -> Outcome {
     Ok(print(format_args!("{table}"))?)
 }
 
+/// What of the configuration decides time and memory.
+fn settings(config: &Config) -> String {
+    let Config { method, quantization, training, .. } = config;
+    let checkpointing =
+        if training.gradient_checkpointing { ", gradient checkpointing" } else { "" };
+    let json = serde_json::json!([method, quantization]);
+    format!(
+        "method {}, quantization {}{checkpointing}",
+        json[0].as_str().unwrap_or_default(),
+        json[1].as_str().unwrap_or_default()
+    )
+}
+
 /// What is measured.
 struct Bench {
     trainer: Trainer,
     /// Training rows of `step` and `epoch`, test rows of `predict`.
     split: Split,
     what: String,
+    settings: Config,
 }
 
 /// What came out.
 struct Figures {
     what: String,
+    settings: Config,
     sequences: usize,
     tokens: u64,
     /// Ascending.
@@ -105,7 +125,7 @@ impl Bench {
         let backend = Cpu::new(device.isa, device.precision, config.quantization);
         let method = trainer::method(&config);
         let shape = match (arguments.workload, arguments.shape) {
-            (Workload::Step, None) => Some(Shape::RobertaBase),
+            (Workload::Step, None) if arguments.config.is_none() => Some(Shape::RobertaBase),
             (_, shape) => shape,
         };
         let seed = config.seed;
@@ -114,15 +134,27 @@ impl Bench {
             let checkpoint = Checkpoint::random(seed);
             SequenceClassifier::build(&backend, family, network, &checkpoint, labels, &method, seed)
         };
-        let name = shape.map_or(config.pretrained_model.clone(), |shape| format!("{shape:?}"));
-        let what = format!("{:?}, {name}, {:?}", arguments.workload, config.method).to_lowercase();
-        if let (Workload::Step, Some(shape)) = (arguments.workload, shape) {
-            let model = random(shape, 2)?;
+        let name = |value: &dyn Fn() -> Option<PossibleValue>| {
+            value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+        };
+        let model = match shape {
+            Some(shape) => name(&|| shape.to_possible_value()),
+            None => config.pretrained_model.clone(),
+        };
+        let what = format!("{}, {model}", name(&|| arguments.workload.to_possible_value()));
+        if arguments.workload == Workload::Step {
             config.training.batch_size = BATCH.0;
             config.training.gradient_accumulation_steps = 1;
+            let model = match shape {
+                Some(shape) => random(shape, 2)?,
+                None => {
+                    let base = Base::find(&config.pretrained_model, &Downloads::default())?;
+                    SequenceClassifier::load(&backend, &base.folder, 2, &method, seed)?
+                }
+            };
             let split = synthetic(model.config.vocab_size);
             let trainer = Trainer::new(backend, model, &config, Classes::Binary, &split)?;
-            return Ok(Bench { trainer, split, what });
+            return Ok(Bench { trainer, split, what, settings: config });
         }
         let downloads = Downloads::default();
         let base = Base::find(&config.pretrained_model, &downloads)?;
@@ -138,9 +170,9 @@ impl Bench {
         let trainer = Trainer::new(backend, model, &config, classes, &train)?;
         let split = if arguments.workload == Workload::Predict { test } else { train };
         if split.rows() == 0 {
-            bail!("there are no test rows to predict");
+            bail!("there are no rows for this workload");
         }
-        Ok(Bench { trainer, split, what })
+        Ok(Bench { trainer, split, what, settings: config })
     }
 
     fn measure(&mut self, arguments: &BenchArguments) -> Result<Figures> {
@@ -168,7 +200,8 @@ impl Bench {
         seconds.sort_by(f64::total_cmp);
         let tokens = self.split.lengths.iter().map(|&length| u64::from(length)).sum();
         let (what, sequences) = (self.what.clone(), self.split.rows());
-        Ok(Figures { what, sequences, tokens, seconds, predicted })
+        let settings = self.settings.clone();
+        Ok(Figures { what, settings, sequences, tokens, seconds, predicted })
     }
 
     fn epoch(&mut self) -> Result<()> {

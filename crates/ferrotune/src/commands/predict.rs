@@ -5,15 +5,12 @@
 
 use crate::artifact;
 use crate::cli::PredictArguments;
-use crate::evaluation::{Split, logits, predicted, softmax};
+use crate::evaluation::{Split, TOKEN_BUDGET, logits, predicted, softmax};
 use crate::failure::{BeforeStart, Outcome};
 use crate::progress::{Downloads, bar};
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Map, Value, json};
 use std::io::{BufWriter, Read, Write};
-
-/// Tokens computed at a time.
-const TOKEN_BUDGET: usize = 4096;
 
 /// Runs the command.
 pub fn run(arguments: &PredictArguments) -> Outcome {

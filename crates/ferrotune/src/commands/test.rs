@@ -3,16 +3,13 @@
 use crate::artifact;
 use crate::cli::TestArguments;
 use crate::config::Config;
-use crate::evaluation::{Split, classes_of, evaluate};
+use crate::evaluation::{Split, TOKEN_BUDGET, classes_of, evaluate};
 use crate::failure::{BeforeStart, Outcome};
 use crate::prepared::split_files;
 use crate::progress::{Downloads, bar, print};
 use crate::results::{self, Tested};
 use anyhow::{Context, Result, bail};
 use data::Example;
-
-/// Tokens computed at a time.
-const TOKEN_BUDGET: usize = 4096;
 
 /// Runs the command.
 pub fn run(arguments: &TestArguments) -> Outcome {

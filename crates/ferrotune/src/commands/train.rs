@@ -5,7 +5,7 @@
 
 use crate::artifact;
 use crate::cli::TrainArguments;
-use crate::config::Config;
+use crate::config::{Config, environment};
 use crate::device::Device;
 use crate::failure::{BeforeStart, Failure, Outcome};
 use crate::interrupt::{Interrupt, Interrupted};
@@ -60,12 +60,6 @@ pub fn run(arguments: &TrainArguments) -> Outcome {
     job.train_and_test(&mut trainer, &mut recorder)
 }
 
-/// The environment, without what is no text and so can be no setting of ours.
-fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-}
-
 /// A new run, under the name the configuration gives it.
 fn run_info(config: &Config) -> RunInfo {
     let experiment = config.tracking.experiment_name.as_deref().unwrap_or("Default");
@@ -81,9 +75,13 @@ fn refuse_what_does_not_fit(needed: Option<Bytes>, config: &Config) -> Result<()
     };
     tell(format_args!("memory: {needed} at its peak"));
     if needed.0 > held.0 + free.0 {
+        let checkpointing = match config.training.gradient_checkpointing {
+            true => "",
+            false => " or set training.gradient_checkpointing=true",
+        };
         bail!(
             "training needs {needed} of memory, of which {} are free or held already; lower \
-             training.tokens_per_micro_batch (now {}) or set training.gradient_checkpointing",
+             training.tokens_per_micro_batch (now {}){checkpointing}",
             Bytes(held.0 + free.0),
             config.training.tokens_per_micro_batch
         );

@@ -75,6 +75,9 @@ pub(super) fn copy_rows(
 
 /// One tile of dense rows.
 fn copy_tile(isa: Isa, layout: Layout, rows: [&[f32]; ROWS], next: usize, tile: &mut [f32]) {
+    let steps = rows[0].len();
+    assert!(rows.iter().all(|row| row.len() == steps));
+    assert_eq!(tile.len(), layout.units(&(0..steps)) * ROWS);
     #[cfg(target_arch = "x86_64")]
     if layout.pair == 2 {
         // SAFETY: pairs are packed only for a processor that has AVX-512 bf16.

@@ -31,9 +31,10 @@ use std::ops::Range;
 
 /// Steps of K per block: a panel of 48 columns then takes 72 KiB and stays in the L2 cache.
 pub(crate) const KC: usize = 384;
-/// Most and fewest rows of A per block. A block passes over all of B, which comes from L3 or memory:
+/// Fewest and most rows of A per block. A block passes over all of B, which comes from L3 or memory:
 /// the more rows, the less that costs. With `KC` steps 256 rows take 384 KiB, beside the panel in L2.
-const MC: Range<usize> = 64..256;
+const MC_LEAST: usize = 64;
+const MC: usize = 256;
 /// Most rows where B is dequantised for each block: A's copy then reaches into L3, which costs less.
 const MC_QUANTIZED: usize = 1024;
 
@@ -115,6 +116,7 @@ pub fn gemm<'b>(
     let b = b.into();
     let layout = b.layout(isa);
     let (m, n) = (a.rows, layout.columns);
+    assert!(layout.rows > 0, "the inner dimension is 0");
     assert_eq!(a.columns, layout.rows, "inner dimensions differ");
     let expected = Layout::new(isa, layout.precision, layout.rows, n);
     assert_eq!(layout, expected, "B was packed for another instruction set than {isa}");
@@ -129,8 +131,8 @@ pub fn gemm<'b>(
     // A few tasks per thread; where rows are few, columns are cut too. Which thread computes an
     // element does not change its bits.
     let wanted = 2 * rayon::current_num_threads();
-    let most = if matches!(b, Right::Packed(_)) { MC.end } else { MC_QUANTIZED };
-    let block_rows = m.div_ceil(wanted).next_multiple_of(tile::ROWS).clamp(MC.start, most);
+    let most = if matches!(b, Right::Packed(_)) { MC } else { MC_QUANTIZED };
+    let block_rows = m.div_ceil(wanted).next_multiple_of(tile::ROWS).clamp(MC_LEAST, most);
     let row_blocks = m.div_ceil(block_rows);
     let column_parts = wanted.div_ceil(row_blocks).clamp(1, panels);
     let small = m * n * layout.rows < 1 << 18;
@@ -150,7 +152,7 @@ pub fn gemm<'b>(
     }
 }
 
-/// `C = α·A·B (+ bias) (+ C)` where B is packed into scratch first.
+/// `C = α·A·B (+ bias) (+ C)` where B is packed into `scratch` first.
 ///
 /// `a` is [M, K], `b` [K, N], `c` [M, N] dense row-major.
 ///
@@ -163,11 +165,10 @@ pub fn gemm_unpacked(
     b: Matrix<'_>,
     c: &mut [f32],
     epilogue: Epilogue<'_>,
+    scratch: &mut PackedMatrix,
 ) {
-    let mut packed = with_scratch(|scratch| std::mem::take(&mut scratch.packed));
-    packed.pack(isa, precision, b);
-    gemm(isa, a, &packed, c, epilogue);
-    with_scratch(|scratch| scratch.packed = packed);
+    scratch.pack(isa, precision, b);
+    gemm(isa, a, &*scratch, c, epilogue);
 }
 
 /// Where a product goes: rows of C start `row_stride` numbers apart.
@@ -196,7 +197,6 @@ unsafe impl Sync for Output {}
 struct Scratch {
     rows: Vec<f32>,
     unpacked: Unpacked,
-    packed: PackedMatrix,
 }
 
 fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
@@ -213,8 +213,8 @@ pub(crate) unsafe fn block_product(
     isa: Isa,
     a: Matrix<'_>,
     b: Right<'_>,
-    rows: std::ops::Range<usize>,
-    panels: std::ops::Range<usize>,
+    rows: Range<usize>,
+    panels: Range<usize>,
     output: Output,
     epilogue: Epilogue<'_>,
 ) {
@@ -239,6 +239,7 @@ pub(crate) unsafe fn block_product(
             let panel = tile::Panel {
                 data: b.panel(isa, (block, &steps), panel, &mut unpacked),
                 columns: layout.panel(panel),
+                #[cfg(target_arch = "x86_64")]
                 paired: layout.pair == 2,
             };
             // SAFETY: the copy covers the rows, rounded up to whole tiles; the panel is packed for

@@ -87,6 +87,7 @@ impl PackPanel<'_> {
     /// Fills `out`, columns that do not exist with 0.
     pub(super) fn pack(self, isa: Isa, layout: Layout) {
         let (columns, width) = (self.columns, self.width);
+        assert!(columns <= width && self.out.len() == layout.units(&self.steps) * width);
         if columns < width {
             self.out.chunks_exact_mut(width).for_each(|unit| unit[columns..].fill(0.0));
         }

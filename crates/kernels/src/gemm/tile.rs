@@ -15,6 +15,8 @@ pub(super) struct Panel {
     /// `vectors · lanes` units per step.
     pub(super) data: *const f32,
     pub(super) columns: PanelColumns,
+    /// Units are pairs of bf16.
+    #[cfg(target_arch = "x86_64")]
     pub(super) paired: bool,
 }
 
@@ -218,13 +220,13 @@ unsafe fn write_part<S: Simd, const MR: usize, const NV: usize>(
                     break;
                 }
                 let count = (panel.columns.count - first).min(S::LANES);
-                let mut x = S::mul(S::splat(call.alpha), sum);
-                if let Some(bias) = call.bias {
-                    x = S::add(
-                        x,
-                        S::load_first(bias.as_ptr().add(panel.columns.first + first), count),
-                    );
-                }
+                let bias = match call.bias {
+                    Some(bias) => {
+                        S::load_first(bias.as_ptr().add(panel.columns.first + first), count)
+                    }
+                    None => S::splat(0.0),
+                };
+                let mut x = S::add(S::mul(S::splat(call.alpha), sum), bias);
                 if call.accumulate {
                     x = S::add(x, S::load_first(c.add(first), count));
                 }

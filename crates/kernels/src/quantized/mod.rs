@@ -1,5 +1,4 @@
-//! Frozen weights in 4 or 8 bits a number. They are dequantised row by row inside a product, never
-//! as a whole.
+//! Frozen weights in 4 or 8 bits a number. A product dequantises them a panel at a time.
 
 mod dynamic;
 mod int8;

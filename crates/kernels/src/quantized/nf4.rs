@@ -156,7 +156,15 @@ impl Nf4Matrix {
             && block.is_multiple_of(2)
             && codes.len() == size.div_ceil(2)
             && absmax.len() == size.div_ceil(block);
-        (fits && nested_fits).then_some(Nf4Matrix { codes, absmax, block, rows, columns, stored })
+        let finite = |absmax: &Nf4Absmax| (0..absmax.len()).all(|i| absmax.get(i).is_finite());
+        (fits && nested_fits && finite(&absmax)).then_some(Nf4Matrix {
+            codes,
+            absmax,
+            block,
+            rows,
+            columns,
+            stored,
+        })
     }
 
     /// Codes, two a byte.
@@ -333,6 +341,9 @@ mod tests {
         assert!(parts(63, 2, 64).is_none());
         assert!(parts(64, 1, 64).is_none());
         assert!(parts(64, 2, 0).is_none());
+        let infinite = Nf4Absmax::Plain(vec![1.0, f32::INFINITY]);
+        let shape = (2, 64);
+        assert!(Nf4Matrix::from_parts(vec![0; 64], infinite, 64, shape, StoredType::F32).is_none());
         let huge = (usize::MAX, 2);
         let plain = Nf4Absmax::Plain(vec![]);
         assert!(Nf4Matrix::from_parts(vec![], plain, 64, huge, StoredType::F32).is_none());
