@@ -81,8 +81,8 @@ pub struct TrainingConfig {
     pub gradient_accumulation_steps: usize,
     /// Tokens computed at a time: bounds memory, does not change what is learned.
     pub tokens_per_micro_batch: usize,
-    /// Keep only each layer's input and compute the rest again in backward: less memory, a third
-    /// more time, the same result.
+    /// Keep only each layer's input and compute the rest again in backward: less memory, more time,
+    /// the same result.
     pub gradient_checkpointing: bool,
     /// AdamW's learning rate, at its highest.
     pub learning_rate: f64,
