@@ -203,8 +203,8 @@ pub struct BenchArguments {
     /// What to measure.
     #[arg(default_value = "step")]
     pub workload: Workload,
-    /// A shape with random weights instead of the configuration's model; the tokenizer stays. Without
-    /// --config, `step` takes roberta-base.
+    /// A shape with random weights instead of the configuration's model; the tokenizer stays. `step`
+    /// takes roberta-base where the configuration names no other model.
     #[arg(long)]
     pub shape: Option<Shape>,
     /// Configuration file (TOML), as for train.

@@ -39,9 +39,6 @@ impl Prepared {
     /// Something is missing, damaged, or does not fit the rest.
     pub fn load(config: &mut Config, device: &Device) -> Result<(Prepared, Trainer)> {
         let downloads = Downloads::default();
-        let base = Base::find(&config.pretrained_model, &downloads)?;
-        config.pretrained_model = base.pinned.clone();
-        config.precision = device.precision_setting();
         let files = split_files(config, &downloads)?;
         config.output_dir = std::path::absolute(&config.output_dir)?;
         let dataset = data::load(&config.data, &files, config.seed)?;
@@ -51,6 +48,9 @@ impl Prepared {
             );
         }
 
+        let base = Base::find(&config.pretrained_model, &downloads)?;
+        config.pretrained_model = base.pinned.clone();
+        config.precision = device.precision_setting();
         let network = architectures::Config::read(&base.folder)?;
         let [train, validation, test] = tokenized(config, &dataset, &base, &network)?;
         let backend = Cpu::new(device.isa, device.precision, config.quantization);

@@ -124,8 +124,9 @@ impl Bench {
         }
         let backend = Cpu::new(device.isa, device.precision, config.quantization);
         let method = trainer::method(&config);
+        let names_no_model = config.pretrained_model == Config::default().pretrained_model;
         let shape = match (arguments.workload, arguments.shape) {
-            (Workload::Step, None) if arguments.config.is_none() => Some(Shape::RobertaBase),
+            (Workload::Step, None) if names_no_model => Some(Shape::RobertaBase),
             (_, shape) => shape,
         };
         let seed = config.seed;
