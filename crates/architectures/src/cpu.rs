@@ -10,7 +10,7 @@ use kernels::{
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Runs on this processor, on the current rayon pool.
+/// Runs on this processor, on the current [`Threads`](crate::Threads).
 #[derive(Clone, Debug)]
 pub struct Cpu {
     isa: Isa,

@@ -36,7 +36,7 @@ pub use classifier::{Family, Saved, SequenceClassifier};
 pub use config::Config;
 pub use cpu::{Cpu, CpuMatrix, CpuWeight};
 pub use error::Error;
-pub use kernels::{ISA_VARIABLE, Isa, IsaError, Precision};
+pub use kernels::{ISA_VARIABLE, Isa, IsaError, Precision, Threads};
 pub use lora::{AllLinear, LoraConfig, Method, TargetModules};
 pub use memory::step_bytes;
 pub use optimizer::{AdamWSettings, Optimizer};

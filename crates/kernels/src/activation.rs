@@ -3,7 +3,7 @@
 use crate::Isa;
 use crate::rows::SMALL;
 use crate::simd::{self, Kernel, Simd};
-use rayon::prelude::*;
+use crate::threads;
 use std::f32::consts::FRAC_1_SQRT_2;
 
 /// `y = x·Φ(x)`, Φ the normal distribution function (Hendrycks & Gimpel 2016; not the tanh form).
@@ -47,7 +47,7 @@ fn chunked(y: &mut [f32], x: &[f32], f: impl Fn(&mut [f32], &[f32]) + Sync + Sen
         f(y, x);
     } else {
         let size = SMALL / 4;
-        y.par_chunks_mut(size).zip(x.par_chunks(size)).for_each(|(y, x)| f(y, x));
+        threads::for_each(y.chunks_mut(size).zip(x.chunks(size)), |(y, x)| f(y, x));
     }
 }
 

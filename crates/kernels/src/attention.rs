@@ -11,8 +11,8 @@
 use crate::dropout::Dropout;
 use crate::gemm::{self, Epilogue, Matrix, Output, PackedMatrix};
 use crate::simd::{self, Kernel, Simd};
+use crate::threads;
 use crate::{Isa, Precision};
-use rayon::prelude::*;
 use std::cell::RefCell;
 
 /// Query rows per block.
@@ -77,7 +77,7 @@ impl Attention<'_> {
     /// Runs `f` for every head of every sequence.
     fn for_each_head(&self, f: impl Fn(Head<'_>, &mut Scratch) + Sync + Send) {
         let sequences = self.cu_q.len() - 1;
-        (0..sequences * self.heads).into_par_iter().with_max_len(4).for_each(|task| {
+        threads::for_each(0..sequences * self.heads, |task| {
             let (sequence, head) = (task / self.heads, task % self.heads);
             let range = |cu: &[u32]| cu[sequence] as usize..cu[sequence + 1] as usize;
             let head = Head {

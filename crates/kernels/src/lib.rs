@@ -2,7 +2,7 @@
 //! sequences, LayerNorm, GELU, dropout, cross-entropy, AdamW.
 //!
 //! Knows no model. Every operation takes the instruction set to use ([`Isa`]) and plain slices,
-//! checks their lengths once, runs on the current rayon pool, and gives the same bits for any
+//! checks their lengths once, runs on the current [`Threads`], and gives the same bits for any
 //! number of threads. Nearly all of the project's `unsafe` lives here.
 
 mod activation;
@@ -18,6 +18,7 @@ mod optimizer;
 mod quantized;
 mod rows;
 mod simd;
+mod threads;
 
 pub use activation::{gelu, gelu_backward, tanh, tanh_backward};
 pub use attention::{Attention, AttentionInputs, attention, attention_backward};
@@ -33,6 +34,7 @@ pub use layer_norm::{
 pub use optimizer::{AdamW, adamw};
 pub use quantized::{Int8Matrix, NF4_CODE, Nf4Absmax, Nf4Matrix, QuantizedMatrix, StoredType};
 pub use rows::sum_rows;
+pub use threads::Threads;
 
 /// The precision of a product's inputs; sums are always f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

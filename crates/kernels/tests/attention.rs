@@ -1,6 +1,8 @@
 //! Attention and its backward against plain f64 loops and finite differences.
 
-use kernels::{Attention, AttentionInputs, Dropout, Isa, Stream, attention, attention_backward};
+use kernels::{
+    Attention, AttentionInputs, Dropout, Isa, Stream, Threads, attention, attention_backward,
+};
 
 fn numbers(n: usize, seed: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 7919 + seed * 104_729) as f32 * 0.37).sin()).collect()
@@ -170,8 +172,8 @@ fn bits_do_not_depend_on_threads() {
     let dropout = Some(Dropout { probability: 0.1, stream });
     let dout = numbers(case.q.len(), 4);
     let run = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| case.backward(Isa::detect().unwrap(), dropout, &dout))
+        let threads = Threads::new(Some(threads)).unwrap();
+        threads.run(|| case.backward(Isa::detect().unwrap(), dropout, &dout))
     };
     assert_eq!(run(1), run(2));
     assert_eq!(run(1), run(3));

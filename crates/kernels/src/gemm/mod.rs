@@ -22,9 +22,8 @@ mod tile;
 pub use pack::PackedMatrix;
 pub use right::Right;
 
-use crate::{Isa, Precision};
+use crate::{Isa, Precision, threads};
 use layout::Layout;
-use rayon::prelude::*;
 use right::Unpacked;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -99,7 +98,7 @@ impl Default for Epilogue<'_> {
     }
 }
 
-/// `C = α·A·B (+ bias) (+ C)` on the threads of the current rayon pool.
+/// `C = α·A·B (+ bias) (+ C)` on the current [`Threads`](crate::Threads).
 ///
 /// `a` is [M, K], `b` [K, N] packed, `c` [M, N] dense row-major.
 ///
@@ -128,11 +127,12 @@ pub fn gemm<'b>(
         return;
     }
     let panels = layout.panels();
-    // A few tasks per thread; where rows are few, columns are cut too. Which thread computes an
-    // element does not change its bits.
-    let wanted = 2 * rayon::current_num_threads();
+    // As many tasks for each thread, of as many rows each; where rows are few, columns are cut too.
+    // Which thread computes an element does not change its bits.
+    let wanted = 2 * threads::count();
     let most = if matches!(b, Right::Packed(_)) { MC } else { MC_QUANTIZED };
-    let block_rows = m.div_ceil(wanted).next_multiple_of(tile::ROWS).clamp(MC_LEAST, most);
+    let row_blocks = m.div_ceil(most).next_multiple_of(wanted);
+    let block_rows = m.div_ceil(row_blocks).next_multiple_of(tile::ROWS).max(MC_LEAST);
     let row_blocks = m.div_ceil(block_rows);
     let column_parts = wanted.div_ceil(row_blocks).clamp(1, panels);
     let small = m * n * layout.rows < 1 << 18;
@@ -145,10 +145,10 @@ pub fn gemm<'b>(
         unsafe { block_product(isa, a, b, rows, panels, output, epilogue) }
     };
     let tasks = row_blocks * column_parts;
-    if small || rayon::current_num_threads() == 1 {
+    if small {
         (0..tasks).for_each(task);
     } else {
-        (0..tasks).into_par_iter().with_max_len(1).for_each(task);
+        threads::for_each(0..tasks, task);
     }
 }
 

@@ -96,10 +96,10 @@ fn bits_do_not_depend_on_threads_or_on_the_rows_around() {
         for precision in [Precision::F32, Precision::Bf16] {
             let packed = PackedMatrix::new(isa, precision, Matrix::new(&b, k, n));
             let product = |threads: usize, rows: std::ops::Range<usize>| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let threads = crate::Threads::new(Some(threads)).unwrap();
                 let a = Matrix::new(&a[rows.start * k..], rows.len(), k);
                 let mut c = vec![0.0; rows.len() * n];
-                pool.install(|| gemm(isa, a, &packed, &mut c, Epilogue::default()));
+                threads.run(|| gemm(isa, a, &packed, &mut c, Epilogue::default()));
                 c
             };
             let whole = product(1, 0..m);
