@@ -17,7 +17,7 @@ pub trait Shape {
     fn columns(&self) -> usize;
 }
 
-/// A general product `C = α·op(A)·op(B) (+ C)`; `op` transposes where asked.
+/// A general product `C = op(A)·op(B) (+ C)`; `op` transposes where asked.
 #[derive(Debug)]
 pub struct Product<'a, M> {
     /// A.
@@ -28,12 +28,27 @@ pub struct Product<'a, M> {
     pub b: &'a M,
     /// Whether B is transposed first.
     pub transpose_b: bool,
-    /// Factor on the product.
-    pub alpha: f32,
     /// Whether it is added to what C holds.
     pub accumulate: bool,
     /// Precision of the inputs.
     pub precision: Precision,
+}
+
+/// `y = x·Wᵀ (+ bias) (+ z·Bᵀ) (+ y)` with a frozen W, or with W itself where `transposed` is false.
+#[derive(Debug)]
+pub struct PackedProduct<'a, M, P> {
+    /// x.
+    pub x: &'a M,
+    /// W.
+    pub weight: &'a P,
+    /// Whether W is transposed.
+    pub transposed: bool,
+    /// One number per column [1, out].
+    pub bias: Option<&'a M>,
+    /// An adapter's z [T, r] and B [out, r].
+    pub low_rank: Option<(&'a M, &'a M)>,
+    /// Whether the product is added to what y holds.
+    pub accumulate: bool,
 }
 
 /// The affine part of a LayerNorm and its ε.
@@ -105,20 +120,42 @@ pub trait Backend: Debug {
     /// Precision of the products of large matrices.
     fn precision(&self) -> Precision;
 
-    /// `y = x·Wᵀ (+ bias) (+ y)`, or with W itself where `transposed` is false.
+    /// See [`PackedProduct`].
     fn packed_product(
         &self,
-        x: &Self::Matrix,
-        packed: &Self::Packed,
-        transposed: bool,
-        bias: Option<&Self::Matrix>,
-        accumulate: bool,
+        product: PackedProduct<'_, Self::Matrix, Self::Packed>,
         y: &mut Self::Matrix,
     );
     /// See [`Product`].
     fn product(&self, product: Product<'_, Self::Matrix>, c: &mut Self::Matrix);
-    /// `y += x`.
-    fn add_assign(&self, y: &mut Self::Matrix, x: &Self::Matrix);
+    /// `s·dropout(x)·Aᵀ` [T, r].
+    fn lora_down(
+        &self,
+        x: &Self::Matrix,
+        a: &Self::Matrix,
+        scale: f32,
+        dropout: Option<Dropout>,
+    ) -> Self::Matrix;
+    /// For z = [`lora_down`](Backend::lora_down) without s, given dz [T, r]: `da += ∂A`, and
+    /// `dx += ∂x` where it is wanted.
+    fn lora_down_backward(
+        &self,
+        x: &Self::Matrix,
+        a: &Self::Matrix,
+        dropout: Option<Dropout>,
+        dz: &Self::Matrix,
+        da: &mut Self::Matrix,
+        dx: Option<&mut Self::Matrix>,
+    );
+    /// For `y += z·Bᵀ`: `db += ∂B`; returns s·∂z [T, r].
+    fn lora_up_backward(
+        &self,
+        dy: &Self::Matrix,
+        z: &Self::Matrix,
+        b: &Self::Matrix,
+        scale: f32,
+        db: &mut Self::Matrix,
+    ) -> Self::Matrix;
     /// `y[i] += bias` for every row.
     fn add_bias(&self, y: &mut Self::Matrix, bias: &Self::Matrix);
     /// `sums += Σᵢ x[i]`.

@@ -102,17 +102,18 @@ impl<'a, B: Backend> Builder<'a, B> {
     ) -> Result<Linear<B>, Error> {
         self.linears.push(name.to_owned());
         let weight_name = format!("{name}.weight");
+        let lora = self.lora(name, out, input, per_sequence);
         let stored = self.checkpoint.get_weight(self.root, &weight_name, &[out, input])?;
         let weight = if self.trains_encoder() {
             let id = self.parameter(&weight_name, &[out, input], &stored.into_dense());
             Weight::Trained { id, precision: self.backend.precision() }
         } else {
             self.frozen += out * input;
-            Weight::Frozen(self.backend.pack(stored, out, input))
+            let packed = self.backend.pack(stored, out, input);
+            Weight::Frozen { packed, lora }
         };
         let bias = self.tensor(&format!("{name}.bias"), &[out])?;
-        let lora = self.lora(name, out, input, per_sequence);
-        Ok(Linear { weight, bias, lora, out })
+        Ok(Linear { weight, bias, out })
     }
 
     fn lora(&mut self, name: &str, out: usize, input: usize, per_sequence: bool) -> Option<Lora> {
@@ -171,6 +172,6 @@ impl<'a, B: Backend> Builder<'a, B> {
         let id = self.parameter(&weight_name, &[out, input], &weight);
         let bias = self.tensor_of(&bias_name, &[out], &bias, true);
         let weight = Weight::Trained { id, precision: Precision::F32 };
-        Ok(Linear { weight, bias, lora: None, out })
+        Ok(Linear { weight, bias, out })
     }
 }

@@ -1,12 +1,14 @@
 //! The CPU backend: the `kernels` crate behind [`Backend`], with memory that is reused.
 
-use crate::backend::{AttentionSaved, AttentionShape, Backend, Norm, Product, Shape};
+use crate::backend::{
+    AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Product, Shape,
+};
 use crate::checkpoint::StoredWeight;
 use crate::pool::Pool;
 use crate::quantized::Quantization;
 use kernels::{
-    Attention, AttentionInputs, Dropout, Epilogue, Int8Matrix, Isa, LayerNormInputs, Matrix,
-    Nf4Matrix, PackedMatrix, Precision, QuantizedMatrix, Right,
+    Attention, AttentionInputs, Dropout, Epilogue, Int8Matrix, Isa, LayerNormInputs, LowRank,
+    Matrix, Nf4Matrix, PackedMatrix, Precision, QuantizedMatrix, Right,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -175,37 +177,92 @@ impl Backend for Cpu {
         self.precision
     }
 
-    fn packed_product(
-        &self,
-        x: &CpuMatrix,
-        packed: &CpuWeight,
-        transposed: bool,
-        bias: Option<&CpuMatrix>,
-        accumulate: bool,
-        y: &mut CpuMatrix,
-    ) {
-        let epilogue = Epilogue { alpha: 1.0, accumulate, bias: bias.map(CpuMatrix::data) };
-        let right = match packed {
+    fn packed_product(&self, product: PackedProduct<'_, CpuMatrix, CpuWeight>, y: &mut CpuMatrix) {
+        let PackedProduct { x, weight, transposed, bias, low_rank, accumulate } = product;
+        let right = match weight {
             CpuWeight::Packed { transposed: packed, .. } if transposed => Right::Packed(packed),
             CpuWeight::Packed { plain, .. } => Right::Packed(plain),
             CpuWeight::Quantized(weight) => {
                 Right::Quantized { weight, transposed, precision: self.precision }
             }
         };
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let low_rank = low_rank.map(|(z, b)| {
+            scratch.pack(self.isa, self.precision, b.view(true));
+            LowRank { z: z.view(false), b: &scratch }
+        });
+        let bias = bias.map(CpuMatrix::data);
+        let epilogue = Epilogue { alpha: 1.0, accumulate, bias, low_rank };
         kernels::gemm(self.isa, x.view(false), right, y.data_mut(), epilogue);
     }
 
     fn product(&self, product: Product<'_, CpuMatrix>, c: &mut CpuMatrix) {
         let (a, b) = (product.a.view(product.transpose_a), product.b.view(product.transpose_b));
-        let epilogue =
-            Epilogue { alpha: product.alpha, accumulate: product.accumulate, bias: None };
+        let epilogue = Epilogue { accumulate: product.accumulate, ..Epilogue::default() };
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let (isa, precision) = (self.isa, product.precision);
         kernels::gemm_unpacked(isa, precision, a, b, c.data_mut(), epilogue, &mut scratch);
     }
 
-    fn add_assign(&self, y: &mut CpuMatrix, x: &CpuMatrix) {
-        kernels::add_assign(y.data_mut(), x.data());
+    fn lora_down(
+        &self,
+        x: &CpuMatrix,
+        a: &CpuMatrix,
+        scale: f32,
+        dropout: Option<Dropout>,
+    ) -> CpuMatrix {
+        let mut z = self.matrix(x.rows, a.rows);
+        kernels::lora_down(self.isa, x.data(), a.data(), a.rows, scale, dropout, z.data_mut());
+        z
+    }
+
+    fn lora_down_backward(
+        &self,
+        x: &CpuMatrix,
+        a: &CpuMatrix,
+        dropout: Option<Dropout>,
+        dz: &CpuMatrix,
+        da: &mut CpuMatrix,
+        dx: Option<&mut CpuMatrix>,
+    ) {
+        let mut partial = self.matrix(1, kernels::lora_partial_sums(x.rows, a.rows, a.columns));
+        kernels::lora_down_backward(
+            self.isa,
+            x.data(),
+            a.data(),
+            a.rows,
+            dropout,
+            dz.data(),
+            da.data_mut(),
+            dx.map(CpuMatrix::data_mut),
+            partial.data_mut(),
+        );
+    }
+
+    fn lora_up_backward(
+        &self,
+        dy: &CpuMatrix,
+        z: &CpuMatrix,
+        b: &CpuMatrix,
+        scale: f32,
+        db: &mut CpuMatrix,
+    ) -> CpuMatrix {
+        let mut dz = self.matrix(z.rows, z.columns);
+        let mut transposed = self.matrix(b.columns, b.rows);
+        let mut partial = self.matrix(1, kernels::lora_partial_sums(z.rows, z.columns, b.rows));
+        kernels::lora_up_backward(
+            self.isa,
+            dy.data(),
+            z.data(),
+            b.data(),
+            b.columns,
+            scale,
+            dz.data_mut(),
+            db.data_mut(),
+            transposed.data_mut(),
+            partial.data_mut(),
+        );
+        dz
     }
 
     fn add_bias(&self, y: &mut CpuMatrix, bias: &CpuMatrix) {

@@ -1,6 +1,6 @@
 //! A linear layer, frozen or trained, with or without a LoRA adapter; forward and backward.
 
-use crate::backend::{Backend, Product, Shape};
+use crate::backend::{Backend, PackedProduct, Product, Shape};
 use crate::parameters::{ParameterId, Parameters};
 use crate::pass::{Pass, Site};
 use kernels::{Dropout, Precision};
@@ -31,8 +31,8 @@ impl<B: Backend> Tensor<B> {
 /// A weight [out, in].
 #[derive(Debug)]
 pub(crate) enum Weight<B: Backend> {
-    /// Packed for `x·Wᵀ` and for `dy·W`.
-    Frozen(B::Packed),
+    /// Packed for `x·Wᵀ` and for `dy·W`, with or without an adapter.
+    Frozen { packed: B::Packed, lora: Option<Lora> },
     /// Packed anew for each product.
     Trained { id: ParameterId, precision: Precision },
 }
@@ -54,21 +54,20 @@ pub(crate) struct Lora {
 pub(crate) struct Linear<B: Backend> {
     pub(crate) weight: Weight<B>,
     pub(crate) bias: Tensor<B>,
-    pub(crate) lora: Option<Lora>,
     pub(crate) out: usize,
 }
 
 /// What forward leaves for backward.
 #[derive(Debug)]
 pub(crate) struct LinearSaved<B: Backend> {
-    /// dropout(x)·Aᵀ [T, r], with an adapter.
+    /// s·dropout(x)·Aᵀ [T, r], with an adapter.
     z: Option<B::Matrix>,
 }
 
 impl<B: Backend> Linear<B> {
     /// Whether backward reads the layer's input.
     pub(crate) fn needs_input(&self) -> bool {
-        self.lora.is_some() || matches!(self.weight, Weight::Trained { .. })
+        !matches!(self.weight, Weight::Frozen { lora: None, .. })
     }
 
     /// `x` [T, in] → [T, out].
@@ -81,27 +80,30 @@ impl<B: Backend> Linear<B> {
     ) -> (B::Matrix, LinearSaved<B>) {
         let mut y = backend.matrix(x.rows(), self.out);
         let bias = self.bias.value(parameters);
+        let mut z = None;
         match &self.weight {
-            Weight::Frozen(weight) => {
-                backend.packed_product(x, weight, true, Some(bias), false, &mut y);
+            Weight::Frozen { packed, lora } => {
+                z = lora.as_ref().map(|lora| {
+                    let a = parameters.value(lora.a);
+                    backend.lora_down(x, a, lora.scale, lora.dropout(pass)) // [T, r]
+                });
+                let b = lora.as_ref().map(|lora| parameters.value(lora.b));
+                let product = PackedProduct {
+                    x,
+                    weight: packed,
+                    transposed: true,
+                    bias: Some(bias),
+                    low_rank: z.as_ref().zip(b),
+                    accumulate: false,
+                };
+                backend.packed_product(product, &mut y);
             }
             Weight::Trained { id, precision } => {
                 let w = parameters.value(*id);
-                product(backend, (x, false), (w, true), 1.0, false, *precision, &mut y);
+                product(backend, (x, false), (w, true), false, *precision, &mut y);
                 backend.add_bias(&mut y, bias);
             }
         }
-        let z = self.lora.as_ref().map(|lora| {
-            let precision = backend.precision();
-            let a = parameters.value(lora.a);
-            let mut z = backend.matrix(x.rows(), a.rows()); // [T, r]
-            let dropped = lora.dropout(pass).map(|dropout| backend.dropout(x, dropout));
-            let input = dropped.as_ref().unwrap_or(x);
-            product(backend, (input, false), (a, true), 1.0, false, precision, &mut z);
-            let b = parameters.value(lora.b);
-            product(backend, (&z, false), (b, true), lora.scale, true, precision, &mut y);
-            z
-        });
         (y, LinearSaved { z })
     }
 
@@ -122,37 +124,31 @@ impl<B: Backend> Linear<B> {
             backend.sum_rows(dy, parameters.gradient(id));
         }
         match &self.weight {
-            Weight::Frozen(weight) => {
+            Weight::Frozen { packed, lora } => {
                 if let Some((dx, accumulate)) = &mut dx {
-                    backend.packed_product(dy, weight, false, None, *accumulate, dx);
+                    let product = PackedProduct {
+                        x: dy,
+                        weight: packed,
+                        transposed: false,
+                        bias: None,
+                        low_rank: None,
+                        accumulate: *accumulate,
+                    };
+                    backend.packed_product(product, dx);
                 }
+                let (Some(lora), Some(z)) = (lora, &saved.z) else { return };
+                let (b, db) = parameters.value_and_gradient(lora.b);
+                let dz = backend.lora_up_backward(dy, z, b, lora.scale, db); // [T, r]
+                let (a, da) = parameters.value_and_gradient(lora.a);
+                let dx = dx.map(|(dx, _)| dx);
+                backend.lora_down_backward(x, a, lora.dropout(pass), &dz, da, dx);
             }
             Weight::Trained { id, precision } => {
                 let (w, dw) = parameters.value_and_gradient(*id);
-                if let Some((dx, accumulate)) = &mut dx {
-                    product(backend, (dy, false), (w, false), 1.0, *accumulate, *precision, dx);
+                if let Some((dx, accumulate)) = dx {
+                    product(backend, (dy, false), (w, false), accumulate, *precision, dx);
                 }
-                product(backend, (dy, true), (x, false), 1.0, true, *precision, dw);
-            }
-        }
-        let (Some(lora), Some(z)) = (&self.lora, &saved.z) else { return };
-        let (scale, precision) = (lora.scale, backend.precision());
-        let (b, db) = parameters.value_and_gradient(lora.b);
-        let mut dz = backend.matrix(dy.rows(), z.columns()); // [T, r]
-        product(backend, (dy, false), (b, false), scale, false, precision, &mut dz);
-        product(backend, (dy, true), (z, false), scale, true, precision, db);
-        let (a, da) = parameters.value_and_gradient(lora.a);
-        let dropout = lora.dropout(pass);
-        let dropped = dropout.map(|dropout| backend.dropout(x, dropout));
-        let input = dropped.as_ref().unwrap_or(x);
-        product(backend, (&dz, true), (input, false), 1.0, true, precision, da);
-        let Some((dx, _)) = dx else { return };
-        match dropout {
-            None => product(backend, (&dz, false), (a, false), 1.0, true, precision, dx),
-            Some(dropout) => {
-                let mut branch = backend.matrix(dx.rows(), dx.columns()); // [T, in]
-                product(backend, (&dz, false), (a, false), 1.0, false, precision, &mut branch);
-                backend.add_assign(dx, &backend.dropout(&branch, dropout));
+                product(backend, (dy, true), (x, false), true, *precision, dw);
             }
         }
     }
@@ -168,11 +164,10 @@ fn product<B: Backend>(
     backend: &B,
     (a, transpose_a): (&B::Matrix, bool),
     (b, transpose_b): (&B::Matrix, bool),
-    alpha: f32,
     accumulate: bool,
     precision: Precision,
     c: &mut B::Matrix,
 ) {
-    let product = Product { a, transpose_a, b, transpose_b, alpha, accumulate, precision };
+    let product = Product { a, transpose_a, b, transpose_b, accumulate, precision };
     backend.product(product, c);
 }

@@ -1,7 +1,9 @@
 //! The memory of a training step, counted before it is run: the same network on a backend that
 //! computes nothing and only counts, as the meta device of PyTorch knows shapes alone, with the allocator of the real one.
 
-use crate::backend::{AttentionSaved, AttentionShape, Backend, Norm, Product, Shape};
+use crate::backend::{
+    AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Product, Shape,
+};
 use crate::checkpoint::{Checkpoint, StoredWeight};
 use crate::classifier::{Family, SequenceClassifier};
 use crate::lora::Method;
@@ -168,23 +170,40 @@ impl Backend for Meta {
         Precision::F32
     }
 
-    fn packed_product(
-        &self,
-        _: &MetaMatrix,
-        (): &(),
-        _: bool,
-        _: Option<&MetaMatrix>,
-        _: bool,
-        _: &mut MetaMatrix,
-    ) {
-    }
+    fn packed_product(&self, _: PackedProduct<'_, MetaMatrix, ()>, _: &mut MetaMatrix) {}
 
     fn product(&self, product: Product<'_, MetaMatrix>, _: &mut MetaMatrix) {
         // B is packed first; a buffer as large stands for that.
         drop(self.like(product.b));
     }
 
-    fn add_assign(&self, _: &mut MetaMatrix, _: &MetaMatrix) {}
+    fn lora_down(&self, x: &MetaMatrix, a: &MetaMatrix, _: f32, _: Option<Dropout>) -> MetaMatrix {
+        self.matrix(x.rows, a.rows)
+    }
+
+    fn lora_down_backward(
+        &self,
+        x: &MetaMatrix,
+        a: &MetaMatrix,
+        _: Option<Dropout>,
+        _: &MetaMatrix,
+        _: &mut MetaMatrix,
+        _: Option<&mut MetaMatrix>,
+    ) {
+        drop(self.matrix(1, kernels::lora_partial_sums(x.rows, a.rows, a.columns)));
+    }
+
+    fn lora_up_backward(
+        &self,
+        _: &MetaMatrix,
+        z: &MetaMatrix,
+        b: &MetaMatrix,
+        _: f32,
+        _: &mut MetaMatrix,
+    ) -> MetaMatrix {
+        drop(self.matrix(1, kernels::lora_partial_sums(z.rows, z.columns, b.rows)));
+        self.like(z)
+    }
 
     fn add_bias(&self, _: &mut MetaMatrix, _: &MetaMatrix) {}
 

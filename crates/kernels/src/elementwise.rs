@@ -1,27 +1,9 @@
 //! Sums and scalings of whole buffers.
 
 use crate::Isa;
-use crate::rows::{SMALL, for_each_row};
+use crate::rows::for_each_row;
 use crate::simd::{self, Kernel, Simd};
 use crate::threads;
-
-/// `y += x`.
-///
-/// # Panics
-/// Lengths differ.
-pub fn add_assign(y: &mut [f32], x: &[f32]) {
-    assert_eq!(x.len(), y.len());
-    let add = |(y, x): (&mut [f32], &[f32])| {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y += x;
-        }
-    };
-    if y.len() < SMALL {
-        add((y, x));
-    } else {
-        threads::for_each(y.chunks_mut(SMALL / 4).zip(x.chunks(SMALL / 4)), add);
-    }
-}
 
 /// Σ x², summed in f64 over fixed chunks in ascending order.
 pub fn sum_of_squares(isa: Isa, x: &[f32]) -> f64 {

@@ -14,6 +14,7 @@ mod embedding;
 mod gemm;
 mod isa;
 mod layer_norm;
+mod lora;
 mod optimizer;
 mod quantized;
 mod rows;
@@ -24,13 +25,14 @@ pub use activation::{gelu, gelu_backward, tanh, tanh_backward};
 pub use attention::{Attention, AttentionInputs, attention, attention_backward};
 pub use cross_entropy::{CrossEntropy, cross_entropy};
 pub use dropout::{Dropout, Stream, dropout};
-pub use elementwise::{add_assign, add_bias, sum_of_squares};
+pub use elementwise::{add_bias, sum_of_squares};
 pub use embedding::{gather_rows, scatter_add_rows};
-pub use gemm::{Epilogue, Matrix, PackedMatrix, Right, gemm, gemm_unpacked};
+pub use gemm::{Epilogue, LowRank, Matrix, PackedMatrix, Right, gemm, gemm_unpacked};
 pub use isa::{ISA_VARIABLE, Isa, IsaError};
 pub use layer_norm::{
     LayerNormInputs, layer_norm, layer_norm_backward, layer_norm_parameter_gradients,
 };
+pub use lora::{lora_down, lora_down_backward, lora_partial_sums, lora_up_backward};
 pub use optimizer::{AdamW, adamw};
 pub use quantized::{Int8Matrix, NF4_CODE, Nf4Absmax, Nf4Matrix, QuantizedMatrix, StoredType};
 pub use rows::sum_rows;

@@ -299,7 +299,11 @@ mod tests {
         let threads = Threads::new(Some(3)).unwrap();
         let barrier = std::sync::Barrier::new(3);
         // Hangs if one thread is given two items.
-        threads.run(|| for_each(0..3, |_| drop(barrier.wait())));
+        threads.run(|| {
+            for_each(0..3, |_| {
+                barrier.wait();
+            })
+        });
     }
 
     #[test]

@@ -90,11 +90,23 @@ pub struct Epilogue<'a> {
     pub accumulate: bool,
     /// One number per column, added to every row.
     pub bias: Option<&'a [f32]>,
+    /// A second product of the same shape, added before `alpha` is applied.
+    pub low_rank: Option<LowRank<'a>>,
+}
+
+/// `z·B` of low rank: z [M, r], B [r, N] packed for the same instruction set and precision. Its r
+/// steps are appended to the K of the product it is added to, whose sums stay in registers.
+#[derive(Clone, Copy, Debug)]
+pub struct LowRank<'a> {
+    /// z.
+    pub z: Matrix<'a>,
+    /// B.
+    pub b: &'a PackedMatrix,
 }
 
 impl Default for Epilogue<'_> {
     fn default() -> Self {
-        Epilogue { alpha: 1.0, accumulate: false, bias: None }
+        Epilogue { alpha: 1.0, accumulate: false, bias: None, low_rank: None }
     }
 }
 
@@ -125,6 +137,18 @@ pub fn gemm<'b>(
     }
     if m == 0 || n == 0 {
         return;
+    }
+    if let Some(LowRank { z, b: thin }) = epilogue.low_rank {
+        let expected = Layout::new(isa, layout.precision, z.columns, n);
+        assert_eq!(thin.layout, expected, "the second B does not fit the first");
+        assert_eq!(z.rows, m, "z does not have {m} rows");
+        if thin.layout.blocks().count() > 1 {
+            // Not of low rank after all.
+            gemm(isa, a, b, c, Epilogue { low_rank: None, ..epilogue });
+            let alpha = epilogue.alpha;
+            gemm(isa, z, thin, c, Epilogue { alpha, accumulate: true, ..Epilogue::default() });
+            return;
+        }
     }
     let panels = layout.panels();
     // As many tasks for each thread, of as many rows each; where rows are few, columns are cut too.
@@ -196,6 +220,7 @@ unsafe impl Sync for Output {}
 #[derive(Default)]
 struct Scratch {
     rows: Vec<f32>,
+    thin_rows: Vec<f32>,
     unpacked: Unpacked,
 }
 
@@ -219,15 +244,21 @@ pub(crate) unsafe fn block_product(
     epilogue: Epilogue<'_>,
 ) {
     let layout = b.layout(isa);
-    let (mut copy, mut unpacked) = with_scratch(|scratch| {
-        (std::mem::take(&mut scratch.rows), std::mem::take(&mut scratch.unpacked))
-    });
+    let Scratch { rows: mut copy, mut thin_rows, mut unpacked } = with_scratch(std::mem::take);
+    let last = layout.blocks().count() - 1;
     for (block, steps) in layout.blocks() {
         copy::copy_rows(isa, a, layout, rows.start, rows.len(), steps.clone(), &mut copy);
+        let thin = epilogue.low_rank.filter(|_| block == last);
+        let thin_units = thin.map_or(0, |LowRank { z, b }| {
+            let steps = 0..z.columns;
+            let units = b.layout.units(&steps);
+            copy::copy_rows(isa, z, b.layout, rows.start, rows.len(), steps, &mut thin_rows);
+            units
+        });
         let call = tile::Call {
-            a: copy.as_ptr(),
+            a: [copy.as_ptr(), thin_rows.as_ptr()],
             rows: rows.len(),
-            units: layout.units(&steps),
+            units: [layout.units(&steps), thin_units],
             // SAFETY: the first row lies inside C.
             c: unsafe { output.data.add(rows.start * output.row_stride) },
             row_stride_c: output.row_stride,
@@ -237,7 +268,10 @@ pub(crate) unsafe fn block_product(
         };
         for panel in panels.clone() {
             let panel = tile::Panel {
-                data: b.panel(isa, (block, &steps), panel, &mut unpacked),
+                data: [
+                    b.panel(isa, (block, &steps), panel, &mut unpacked),
+                    thin.map_or(std::ptr::null(), |thin| thin.b.panel(0, panel)),
+                ],
                 columns: layout.panel(panel),
                 #[cfg(target_arch = "x86_64")]
                 paired: layout.pair == 2,
@@ -247,7 +281,7 @@ pub(crate) unsafe fn block_product(
             unsafe { tile::panel_product(isa, &call, panel) };
         }
     }
-    with_scratch(|scratch| (scratch.rows, scratch.unpacked) = (copy, unpacked));
+    with_scratch(|scratch| *scratch = Scratch { rows: copy, thin_rows, unpacked });
 }
 
 #[cfg(test)]

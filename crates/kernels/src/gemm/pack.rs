@@ -30,7 +30,7 @@ impl PackedMatrix {
     }
 
     /// Packs `b` [K, N] into the memory this one has.
-    pub(crate) fn pack(&mut self, isa: Isa, precision: Precision, b: Matrix<'_>) {
+    pub fn pack(&mut self, isa: Isa, precision: Precision, b: Matrix<'_>) {
         let layout = Layout::new(isa, precision, b.rows, b.columns);
         self.layout = layout;
         self.data.resize(layout.size() + LINE, 0.0);

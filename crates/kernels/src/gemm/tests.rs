@@ -56,7 +56,8 @@ fn check(m: usize, k: usize, n: usize, seed: u64, transposed: (bool, bool)) {
         let expected = reference(&a, &b, precision);
         for isa in available() {
             let mut c = before.clone();
-            let epilogue = Epilogue { alpha: 0.5, accumulate: true, bias: Some(&bias) };
+            let epilogue =
+                Epilogue { alpha: 0.5, accumulate: true, bias: Some(&bias), low_rank: None };
             gemm_unpacked(isa, precision, a, b, &mut c, epilogue, &mut PackedMatrix::default());
             for (index, (&c, &(sum, size))) in c.iter().zip(&expected).enumerate() {
                 let expected = 0.5 * sum + f64::from(bias[index % n]) + f64::from(before[index]);
@@ -85,6 +86,32 @@ fn several_blocks_of_every_dimension() {
     for transposed in [(false, false), (true, true)] {
         check(2 * MC + 3, 2 * KC + 5, 101, 7, transposed);
         check(3, 2 * (2 * KC) + 1, 49, 8, transposed);
+    }
+}
+
+#[test]
+fn a_low_rank_product_is_added() {
+    // The last one is of more steps than a block has.
+    for (m, k, n, r) in [(70, 50, 100, 8), (9, 2 * KC + 5, 49, 3), (5, 20, 33, 2 * KC + 1)] {
+        let (data_a, data_b) = (numbers(m * k, 1), numbers(k * n, 2));
+        let (data_z, data_thin) = (numbers(m * r, 3), numbers(r * n, 4));
+        let (a, b) = (Matrix::new(&data_a, m, k), Matrix::new(&data_b, k, n));
+        let (z, thin) = (Matrix::new(&data_z, m, r), Matrix::new(&data_thin, r, n));
+        for precision in [Precision::F32, Precision::Bf16] {
+            let expected = reference(&a, &b, precision);
+            let added = reference(&z, &thin, precision);
+            for isa in available() {
+                let [packed, thin] = [b, thin].map(|b| PackedMatrix::new(isa, precision, b));
+                let low_rank = Some(LowRank { z, b: &thin });
+                let mut c = vec![f32::NAN; m * n];
+                gemm(isa, a, &packed, &mut c, Epilogue { low_rank, ..Epilogue::default() });
+                for (i, &c) in c.iter().enumerate() {
+                    let (sum, size) = (expected[i].0 + added[i].0, expected[i].1 + added[i].1);
+                    let bound = 1e-6 * size * (1.0 + ((k + r) as f64).sqrt() / 8.0);
+                    assert!((f64::from(c) - sum).abs() <= bound, "{isa} {precision:?} {m} {i}");
+                }
+            }
+        }
     }
 }
 

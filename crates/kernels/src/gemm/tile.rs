@@ -12,8 +12,8 @@ pub(super) const ROWS: usize = 8;
 
 /// One panel of one block of K.
 pub(super) struct Panel {
-    /// `vectors · lanes` units per step.
-    pub(super) data: *const f32,
+    /// `vectors · lanes` units per step: of the product, and of the low-rank one behind it.
+    pub(super) data: [*const f32; 2],
     pub(super) columns: PanelColumns,
     /// Units are pairs of bf16.
     #[cfg(target_arch = "x86_64")]
@@ -22,10 +22,11 @@ pub(super) struct Panel {
 
 /// A block of A's rows and where its product goes; the same for all panels.
 pub(super) struct Call<'a> {
-    /// Tile after tile; a tile holds, unit by unit, one number of each of its rows.
-    pub(super) a: *const f32,
+    /// Tile after tile; a tile holds, unit by unit, one number of each of its rows. Two, as the
+    /// panel's data; the second may have no units.
+    pub(super) a: [*const f32; 2],
     pub(super) rows: usize,
-    pub(super) units: usize,
+    pub(super) units: [usize; 2],
     pub(super) c: *mut f32,
     pub(super) row_stride_c: usize,
     pub(super) alpha: f32,
@@ -128,8 +129,15 @@ unsafe fn rows<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(
     unsafe {
         let mut i = 0;
         while i < call.rows {
-            let a = call.a.add(i / ROWS * ROWS * call.units + i % ROWS);
-            let sums = tile::<S, P, MR, NV>(a, panel.data, call.units);
+            let at = |part: usize| {
+                let units = call.units[part];
+                call.a[part].wrapping_add(i / ROWS * ROWS * units + i % ROWS)
+            };
+            let mut sums = [[S::splat(0.0); NV]; MR];
+            sums = tile::<S, P, MR, NV>(at(0), panel.data[0], call.units[0], sums);
+            if call.units[1] > 0 {
+                sums = tile::<S, P, MR, NV>(at(1), panel.data[1], call.units[1], sums);
+            }
             let rows = (call.rows - i).min(MR);
             if rows == MR && panel.columns.count == NV * S::LANES {
                 write::<S, MR, NV>(call, panel, i, &sums);
@@ -141,17 +149,17 @@ unsafe fn rows<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(
     }
 }
 
-/// The product of MR rows and NV vectors, in registers.
+/// `sums` plus the product of MR rows and NV vectors, in registers.
 #[inline(always)]
 unsafe fn tile<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(
     mut a: *const f32,
     mut b: *const f32,
     units: usize,
+    mut sums: [[S::F; NV]; MR],
 ) -> [[S::F; NV]; MR] {
     // SAFETY: `panel_product`'s contract: `a` has `units` groups of ROWS numbers, of which MR are
     // read, and `b` `units` groups of NV vectors.
     unsafe {
-        let mut sums = [[S::splat(0.0); NV]; MR];
         for _ in 0..units {
             let mut columns = [S::splat(0.0); NV];
             for (v, column) in columns.iter_mut().enumerate() {
