@@ -8,12 +8,13 @@
 //! recomputes them (as in FlashAttention, Dao et al. 2022). One thread handles one head of one
 //! sequence, so sums have one order.
 
-use crate::dropout::Dropout;
+use crate::dropout::{self, Dropout};
 use crate::gemm::{self, Epilogue, Matrix, Output, PackedMatrix};
 use crate::simd::{self, Kernel, Simd};
 use crate::threads;
 use crate::{Isa, Precision};
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Query rows per block.
 const BLOCK: usize = 64;
@@ -98,13 +99,13 @@ impl Attention<'_> {
 struct Head<'a> {
     attention: &'a Attention<'a>,
     index: usize,
-    queries: std::ops::Range<usize>,
-    keys: std::ops::Range<usize>,
+    queries: Range<usize>,
+    keys: Range<usize>,
 }
 
 impl Head<'_> {
     /// This head's columns of some rows.
-    fn view<'b>(&self, data: &'b [f32], rows: std::ops::Range<usize>) -> Matrix<'b> {
+    fn view<'b>(&self, data: &'b [f32], rows: Range<usize>) -> Matrix<'b> {
         let Attention { head_size, .. } = *self.attention;
         let width = self.attention.width();
         let start = rows.start * width + self.index * head_size;
@@ -121,22 +122,46 @@ impl Head<'_> {
         Output { data: unsafe { data.data.add(offset) }, ..data }
     }
 
-    fn blocks(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+    fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let queries = self.queries.clone();
         queries.clone().step_by(BLOCK).map(move |start| start..(start + BLOCK).min(queries.end))
     }
 
-    /// Row of the dropout mask for a query, and the mask's stream.
-    fn dropout(&self) -> Option<Dropout> {
-        let heads = self.attention.heads as u32;
-        self.attention.dropout.map(|mut dropout| {
-            dropout.stream.first_row = dropout.stream.first_row.wrapping_mul(heads);
-            dropout
-        })
+    /// The mask of a block's probabilities, in `factors`. All of a head's probabilities are one row
+    /// of the mask, so that short sequences draw no more numbers than they have.
+    fn mask<'f>(
+        &self,
+        isa: Isa,
+        block: &Range<usize>,
+        factors: &'f mut Vec<f32>,
+    ) -> Option<&'f [f32]> {
+        let mut dropout = self.attention.dropout?;
+        let columns = self.keys.len();
+        let first_row = &mut dropout.stream.first_row;
+        let sequence = first_row.wrapping_add(self.queries.start as u32);
+        *first_row =
+            sequence.wrapping_mul(self.attention.heads as u32).wrapping_add(self.index as u32);
+        let size = block.len() * columns;
+        factors.resize(factors.len().max(size), 0.0);
+        let first = (block.start - self.queries.start) / BLOCK * dropout::chunks(BLOCK * columns);
+        simd::run(isa, Mask { dropout, first, factors: &mut factors[..size] });
+        Some(&factors[..size])
     }
+}
 
-    fn dropout_row(&self, query: usize) -> usize {
-        query * self.attention.heads + self.index
+struct Mask<'a> {
+    dropout: Dropout,
+    first: usize,
+    factors: &'a mut [f32],
+}
+
+impl Kernel for Mask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: `simd::run` chose `S`.
+        unsafe { self.dropout.factors_from::<S>(0, self.first, self.factors) }
     }
 }
 
@@ -191,18 +216,15 @@ pub fn attention(
         let columns = head.keys.len();
         keys.pack(isa, attention.precision, head.view(inputs.k, head.keys.clone()).transposed());
         values.pack(isa, attention.precision, head.view(inputs.v, head.keys.clone()));
-        factors.resize(factors.len().max(columns), 0.0);
         for block in head.blocks() {
             scores_into(isa, &head, head.view(inputs.q, block.clone()), keys, scores);
-            for (row, scores) in block.clone().zip(scores.chunks_mut(columns)) {
-                let softmax = Softmax {
-                    scores,
-                    factors: &mut factors[..columns],
-                    dropout: head.dropout().map(|dropout| (dropout, head.dropout_row(row))),
-                };
-                let value = simd::run(isa, softmax);
+            let scores = &mut scores[..block.len() * columns];
+            let factors = head.mask(isa, &block, factors);
+            let mut sums = [0.0; BLOCK];
+            simd::run(isa, Softmax { scores, columns, factors, lse: &mut sums });
+            for (row, sum) in block.clone().zip(sums) {
                 // SAFETY: this task alone writes this row and head.
-                unsafe { lse.set(row, head.index, value) };
+                unsafe { lse.set(row, head.index, sum) };
             }
             let probabilities = Matrix::new(scores, block.len(), columns);
             // SAFETY: this task alone writes these rows of this head's columns.
@@ -214,61 +236,66 @@ pub fn attention(
     });
 }
 
-/// Scores become probabilities, dropped out; the result is the row's log-sum-exp.
+/// Rows of scores become probabilities, dropped out; `lse` receives each row's log-sum-exp.
 struct Softmax<'a> {
     scores: &'a mut [f32],
-    factors: &'a mut [f32],
-    dropout: Option<(Dropout, usize)>,
+    columns: usize,
+    factors: Option<&'a [f32]>,
+    lse: &'a mut [f32],
 }
 
 impl Kernel for Softmax<'_> {
-    type Output = f32;
+    type Output = ();
 
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) -> f32 {
-        let n = self.scores.len();
-        // SAFETY: every access is bounded by `n`; `simd::run` chose `S`.
-        unsafe {
-            let scores = self.scores.as_mut_ptr();
-            let mut largest = S::splat(f32::NEG_INFINITY);
-            let mut i = 0;
-            while i + S::LANES <= n {
-                largest = S::max(largest, S::load(scores.add(i)));
-                i += S::LANES;
-            }
-            // A NaN may be passed over here; its own exponential is NaN and so is the sum.
-            let max = self.scores[i..].iter().copied().fold(S::maximum(largest), f32::max);
-            let mut sum = 0.0;
-            let mut sums = S::splat(0.0);
-            let mut i = 0;
-            while i < n {
-                let count = (n - i).min(S::LANES);
-                let x = S::sub(S::load_first(scores.add(i), count), S::splat(max));
-                S::store_first(scores.add(i), count, simd::exp::<S>(x));
-                if count == S::LANES {
-                    sums = S::add(sums, S::load(scores.add(i)));
-                } else {
-                    sum = self.scores[i..].iter().sum();
-                }
-                i += count;
-            }
-            sum += S::sum(sums);
+    unsafe fn run<S: Simd>(self) {
+        let rows = self.scores.chunks_exact_mut(self.columns).zip(self.lse);
+        for (i, (scores, lse)) in rows.enumerate() {
+            // SAFETY: `simd::run` chose `S`.
+            let (max, sum) = unsafe { exponentials::<S>(scores) };
+            *lse = max + sum.ln();
             let inverse = 1.0 / sum;
-            match self.dropout {
-                Some((dropout, row)) => {
-                    dropout.factors::<S>(row, self.factors);
-                    for (p, factor) in self.scores.iter_mut().zip(&*self.factors) {
+            match self.factors {
+                Some(factors) => {
+                    let factors = &factors[i * self.columns..][..self.columns];
+                    for (p, factor) in scores.iter_mut().zip(factors) {
                         *p *= factor * inverse;
                     }
                 }
-                None => {
-                    for p in self.scores {
-                        *p *= inverse;
-                    }
-                }
+                None => scores.iter_mut().for_each(|p| *p *= inverse),
             }
-            max + sum.ln()
         }
+    }
+}
+
+/// `x ← exp(x − max)`; returns the maximum and the sum.
+#[inline(always)]
+unsafe fn exponentials<S: Simd>(x: &mut [f32]) -> (f32, f32) {
+    let n = x.len();
+    let whole = n / S::LANES * S::LANES;
+    // SAFETY: every access is bounded by `n`; the caller vouches for `S`.
+    unsafe {
+        let mut largest = S::splat(f32::NEG_INFINITY);
+        for i in (0..whole).step_by(S::LANES) {
+            largest = S::max(largest, S::load(x.as_ptr().add(i)));
+        }
+        // A NaN may be passed over here; its own exponential is NaN and so is the sum.
+        let max = x[whole..].iter().copied().fold(S::maximum(largest), f32::max);
+        let mut sums = S::splat(0.0);
+        for i in (0..whole).step_by(S::LANES) {
+            let at = x.as_mut_ptr().add(i);
+            let e = simd::exp::<S>(S::sub(S::load(at), S::splat(max)));
+            S::store(at, e);
+            sums = S::add(sums, e);
+        }
+        let mut sum = S::sum(sums);
+        if whole < n {
+            let at = x.as_mut_ptr().add(whole);
+            let e = simd::exp::<S>(S::sub(S::load_first(at, n - whole), S::splat(max)));
+            S::store_first(at, n - whole, e);
+            sum += x[whole..].iter().sum::<f32>();
+        }
+        (max, sum)
     }
 }
 
@@ -312,28 +339,29 @@ pub fn attention_backward(
         keys.pack(isa, attention.precision, k);
         values_t.pack(isa, attention.precision, v.transposed());
         slopes.resize(slopes.len().max(BLOCK * columns), 0.0);
-        factors.resize(factors.len().max(columns), 0.0);
         for block in head.blocks() {
             let (q, d) = (head.view(inputs.q, block.clone()), head.view(dout, block.clone()));
-            let o = head.view(out, block.clone());
             scores_into(isa, &head, q, keys_t, scores);
             // dP = dO·Vᵀ
             let output = Output { data: slopes.as_mut_ptr(), row_stride: columns };
             // SAFETY: the scratch has BLOCK rows of `columns` numbers.
             unsafe { product(isa, d, values_t, output, Epilogue::default()) };
-            for (i, row) in block.clone().enumerate() {
-                let part = i * row_stride..i * row_stride + attention.head_size;
-                let softmax = SoftmaxBackward {
-                    scores: &mut scores[i * columns..][..columns],
-                    slopes: &mut slopes[i * columns..][..columns],
-                    factors: &mut factors[..columns],
-                    lse: lse[row * attention.heads + head.index],
-                    out: &o.data[part.clone()],
-                    dout: &d.data[part],
-                    dropout: head.dropout().map(|dropout| (dropout, head.dropout_row(row))),
-                };
-                simd::run(isa, softmax);
-            }
+            let softmax = SoftmaxBackward {
+                scores: &mut scores[..block.len() * columns],
+                slopes: &mut slopes[..block.len() * columns],
+                columns,
+                factors: head.mask(isa, &block, factors),
+                lse: Matrix::strided(
+                    &lse[block.start * attention.heads..],
+                    block.len(),
+                    attention.heads,
+                    attention.heads,
+                ),
+                head: head.index,
+                out: head.view(out, block.clone()),
+                dout: d,
+            };
+            simd::run(isa, softmax);
             let p = Matrix::new(scores, block.len(), columns);
             let ds = Matrix::new(slopes, block.len(), columns);
             block_q.pack(isa, attention.precision, q);
@@ -355,11 +383,14 @@ pub fn attention_backward(
 struct SoftmaxBackward<'a> {
     scores: &'a mut [f32],
     slopes: &'a mut [f32],
-    factors: &'a mut [f32],
-    lse: f32,
-    out: &'a [f32],
-    dout: &'a [f32],
-    dropout: Option<(Dropout, usize)>,
+    columns: usize,
+    factors: Option<&'a [f32]>,
+    /// [rows, heads]
+    lse: Matrix<'a>,
+    head: usize,
+    /// This head's columns of O and dO.
+    out: Matrix<'a>,
+    dout: Matrix<'a>,
 }
 
 impl Kernel for SoftmaxBackward<'_> {
@@ -367,32 +398,44 @@ impl Kernel for SoftmaxBackward<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let n = self.scores.len();
-        // SAFETY: every access is bounded by `n` or the head's size; `simd::run` chose `S`.
-        unsafe {
-            let mut dots = S::splat(0.0);
-            for i in (0..self.out.len()).step_by(S::LANES) {
-                let count = (self.out.len() - i).min(S::LANES);
-                let o = S::load_first(self.out.as_ptr().add(i), count);
-                dots = S::fma(o, S::load_first(self.dout.as_ptr().add(i), count), dots);
-            }
-            let dot = S::splat(S::sum(dots));
-            match self.dropout {
-                Some((dropout, row)) => dropout.factors::<S>(row, self.factors),
-                None => self.factors.fill(1.0),
-            }
-            let mut i = 0;
-            while i < n {
-                let count = (n - i).min(S::LANES);
-                let scores = self.scores.as_mut_ptr().add(i);
-                let slopes = self.slopes.as_mut_ptr().add(i);
-                let p = simd::exp::<S>(S::sub(S::load_first(scores, count), S::splat(self.lse)));
-                let mask = S::load_first(self.factors.as_ptr().add(i), count);
-                let dp = S::mul(mask, S::load_first(slopes, count));
-                S::store_first(slopes, count, S::mul(p, S::sub(dp, dot)));
-                S::store_first(scores, count, S::mul(p, mask));
-                i += count;
+        let n = self.columns;
+        let rows = self.scores.chunks_exact_mut(n).zip(self.slopes.chunks_exact_mut(n));
+        for (row, (scores, slopes)) in rows.enumerate() {
+            let factors = self.factors.map(|factors| &factors[row * n..][..n]);
+            // SAFETY: every access is bounded by `n`; `simd::run` chose `S`.
+            unsafe {
+                let dot = S::splat(dot::<S>(self.out.row(row), self.dout.row(row)));
+                let lse = S::splat(self.lse.row(row)[self.head]);
+                for i in (0..n).step_by(S::LANES) {
+                    let count = (n - i).min(S::LANES);
+                    let (scores, slopes) = (scores.as_mut_ptr().add(i), slopes.as_mut_ptr().add(i));
+                    let p = simd::exp::<S>(S::sub(S::load_first(scores, count), lse));
+                    let dp = S::load_first(slopes, count);
+                    let mask = match factors {
+                        Some(factors) => S::load_first(factors.as_ptr().add(i), count),
+                        None => S::splat(1.0),
+                    };
+                    let ds = S::mul(p, S::sub(S::mul(mask, dp), dot));
+                    S::store_first(slopes, count, ds);
+                    S::store_first(scores, count, S::mul(p, mask));
+                }
             }
         }
+    }
+}
+
+/// The inner product of two rows of a length.
+#[inline(always)]
+unsafe fn dot<S: Simd>(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    // SAFETY: bounded by both lengths; the caller vouches for `S`.
+    unsafe {
+        let mut sums = S::splat(0.0);
+        for i in (0..a.len()).step_by(S::LANES) {
+            let count = (a.len() - i).min(S::LANES);
+            let a = S::load_first(a.as_ptr().add(i), count);
+            sums = S::fma(a, S::load_first(b.as_ptr().add(i), count), sums);
+        }
+        S::sum(sums)
     }
 }

@@ -178,3 +178,30 @@ fn bits_do_not_depend_on_threads() {
     assert_eq!(run(1), run(2));
     assert_eq!(run(1), run(3));
 }
+
+#[test]
+fn a_micro_batch_draws_the_masks_of_the_whole_batch() {
+    let case = case(2, 16);
+    let width = 32;
+    let stream = Stream { seed: 5, step: 1, site: 2, first_row: 4 };
+    let dropout = Dropout { probability: 0.3, stream };
+    for isa in available() {
+        let (whole, _) = case.forward(isa, Some(dropout));
+        // The last sequence alone.
+        let start = case.cu[case.cu.len() - 2];
+        let rows = start as usize * width..;
+        let inputs = AttentionInputs {
+            q: &case.q[rows.clone()],
+            k: &case.k[rows.clone()],
+            v: &case.v[rows.clone()],
+        };
+        let cu = [0, case.cu[case.cu.len() - 1] - start];
+        let stream = Stream { first_row: stream.first_row + start, ..stream };
+        let shape = case.shape(Some(Dropout { stream, ..dropout }));
+        let shape = Attention { cu_q: &cu, cu_kv: &cu, ..shape };
+        let mut out = vec![0.0; inputs.q.len()];
+        let mut lse = vec![0.0; cu[1] as usize * 2];
+        attention(isa, shape, inputs, &mut out, &mut lse);
+        assert_eq!(out, whole[rows], "{isa}");
+    }
+}

@@ -69,6 +69,12 @@ impl<'a> Matrix<'a> {
         Matrix { data, rows, columns, row_stride, column_stride: 1 }
     }
 
+    /// Row `i` of a matrix whose rows are contiguous.
+    pub(crate) fn row(&self, i: usize) -> &'a [f32] {
+        debug_assert_eq!(self.column_stride, 1);
+        &self.data[i * self.row_stride..][..self.columns]
+    }
+
     /// The transposed view of the same numbers.
     pub fn transposed(self) -> Self {
         Matrix {
