@@ -1,9 +1,9 @@
 //! B in panels.
 
 use super::Matrix;
+use super::bf16::round;
 #[cfg(target_arch = "x86_64")]
-use super::bf16::{neighbours, pairs};
-use super::bf16::{pair, round};
+use super::bf16::{neighbours, pair, pairs};
 use super::layout::Layout;
 use crate::simd::{self, Kernel, Simd};
 use crate::{Isa, Precision};
