@@ -1,4 +1,5 @@
-//! Every operation of every variant against the scalar one, or against plain arithmetic.
+//! The operations of every variant against the scalar one, or against plain arithmetic. `mul_wide` and
+//! `xor_u` are in dropout's tests.
 
 use super::*;
 
@@ -251,6 +252,48 @@ fn every_byte_is_an_integer_and_two_codes() {
             for (codes, byte) in looked_up.chunks(2).zip(bytes) {
                 let expected = [byte >> 4, byte & 15].map(|code| table[usize::from(code)]);
                 assert_eq!(codes, expected, "{isa} {byte}");
+            }
+        }
+    }
+}
+
+/// 7 where a half of `start + i` is at least `threshold`, else 0: low halves, then high ones.
+struct Halves {
+    start: u32,
+    threshold: u32,
+}
+
+impl Kernel for Halves {
+    type Output = [[f32; N]; 2];
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> Self::Output {
+        let mut halves = [[777.0; N]; 2];
+        for lane in (0..N).step_by(S::LANES) {
+            // SAFETY: LANES numbers from `lane` on are inside the arrays; `simd::run` chose `S`.
+            unsafe {
+                let bits = S::count_from(self.start.wrapping_add(lane as u32));
+                let (low, high) = S::keep_halves(bits, self.threshold, S::splat(7.0));
+                S::store(halves[0].as_mut_ptr().add(lane), low);
+                S::store(halves[1].as_mut_ptr().add(lane), high);
+            }
+        }
+        halves
+    }
+}
+
+#[test]
+fn halves_are_kept_from_the_threshold_on() {
+    // Low halves pass each threshold; high ones are below, at and above it, or wrap.
+    for threshold in [1u32, 0x1999, 0x8000, 0xffff, 0x1_0000] {
+        for high in [threshold - 1, threshold, threshold + 1] {
+            let start = (high << 16).wrapping_add(threshold).wrapping_sub(N as u32 / 2);
+            let keep = |half: u32| if half >= threshold { 7.0 } else { 0.0 };
+            let bits: [u32; N] = std::array::from_fn(|i| start.wrapping_add(i as u32));
+            let expected =
+                [bits.map(|bits| keep(bits & 0xffff)), bits.map(|bits| keep(bits >> 16))];
+            for isa in available() {
+                assert_eq!(run(isa, Halves { start, threshold }), expected, "{isa} {threshold}");
             }
         }
     }
