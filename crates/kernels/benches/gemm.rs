@@ -67,6 +67,9 @@ fn limit(isa: Isa, precision: Precision, threads: usize) -> f64 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         (Isa::Avx2, _) => unsafe { x86::avx2(STEPS) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        (Isa::Neon, _) => unsafe { neon(STEPS) },
         _ => plain(STEPS),
     };
     let speed = || {
@@ -88,6 +91,23 @@ fn plain(steps: usize) -> f64 {
             for lane in 0..4 {
                 sum[lane] = sum[lane] * x[lane] + y[lane];
             }
+        }
+    }
+    std::hint::black_box(sums);
+    (2 * 4 * sums.len()) as f64
+}
+
+/// # Safety
+/// The processor has NEON.
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn neon(steps: usize) -> f64 {
+    use std::arch::aarch64::*;
+    let mut sums = [vdupq_n_f32(0.0); 24];
+    let (x, y) = (std::hint::black_box(vdupq_n_f32(0.9)), std::hint::black_box(vdupq_n_f32(0.1)));
+    for _ in 0..steps {
+        for sum in &mut sums {
+            *sum = vfmaq_f32(*sum, x, y);
         }
     }
     std::hint::black_box(sums);

@@ -283,7 +283,7 @@ unsafe fn dots<S: Simd>(rows: &[f32], a: &[f32], r: usize, scale: f32, out: &mut
     let mut t = 0;
     // SAFETY: rows t and t + 1 exist where two are taken; the caller vouches for `S`.
     unsafe {
-        while t + 2 <= tokens && S::LANES == 16 {
+        while t + 2 <= tokens && S::REGISTERS == 32 {
             dots_of::<S, 2>(rows, a, r, scale, t, out);
             t += 2;
         }
@@ -355,7 +355,7 @@ unsafe fn outer<S: Simd>(rows: &[f32], c: &[f32], r: usize, sums: &mut [f32]) {
         let mut j = 0;
         // SAFETY: columns j.. exist where whole vectors are taken; the caller vouches for `S`.
         unsafe {
-            while j + 2 * S::LANES <= n && S::LANES == 16 {
+            while j + 2 * S::LANES <= n && S::REGISTERS == 32 {
                 outer_of::<S, Whole, 2>(rows, factors, n, j, sums);
                 j += 2 * S::LANES;
             }

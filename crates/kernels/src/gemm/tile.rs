@@ -58,10 +58,10 @@ impl Kernel for PanelProduct<'_> {
     unsafe fn run<S: Simd>(self) {
         // SAFETY: `panel_product`'s contract; `simd::run` chose `S` for this processor.
         unsafe {
-            match (S::LANES, self.panel.columns.vectors) {
-                (16, 1) => rows::<S, F32, 8, 1>(self.call, &self.panel),
-                (16, 2) => rows::<S, F32, 8, 2>(self.call, &self.panel),
-                (16, _) => rows::<S, F32, 8, 3>(self.call, &self.panel),
+            match (S::REGISTERS, self.panel.columns.vectors) {
+                (32, 1) => rows::<S, F32, 8, 1>(self.call, &self.panel),
+                (32, 2) => rows::<S, F32, 8, 2>(self.call, &self.panel),
+                (32, _) => rows::<S, F32, 8, 3>(self.call, &self.panel),
                 (_, 1) => rows::<S, F32, 4, 1>(self.call, &self.panel),
                 (_, 2) => rows::<S, F32, 4, 2>(self.call, &self.panel),
                 (_, _) => rows::<S, F32, 4, 3>(self.call, &self.panel),

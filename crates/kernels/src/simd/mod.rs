@@ -5,6 +5,21 @@
 //! the one place that checks. Kernels and helpers must be `#[inline(always)]`, or their code would
 //! be compiled without the instruction set's features.
 
+/// Defines trait methods that are one expression of intrinsics each.
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+macro_rules! intrinsics {
+    ($($name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $body:expr;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name($($arg: $ty),*) -> $out {
+            // SAFETY: the caller vouches for the instruction set and, where there is a pointer,
+            // for the lanes it reaches.
+            unsafe { $body }
+        }
+    )*};
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -14,6 +29,8 @@ use crate::Isa;
 /// Vectors of `LANES` f32 (`F`) or u32 (`U`) numbers and what the kernels do with them.
 pub(crate) trait Simd: Copy + 'static {
     const LANES: usize;
+    /// Vector registers that a kernel may count on.
+    const REGISTERS: usize;
     type F: Copy;
     type U: Copy;
 
@@ -86,9 +103,10 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx512 | Isa::Avx512Bf16 => unsafe { x86::run_avx512(kernel) },
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
-        _ => unsafe { kernel.run::<scalar::Scalar>() },
+        Isa::Neon => unsafe { kernel.run::<neon::Neon>() },
+        _ => unreachable!("{isa} is another architecture's"),
     }
 }
 
@@ -153,3 +171,6 @@ unsafe fn horner<S: Simd>(coefficients: &[f32], x: S::F) -> S::F {
         p
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,18 +25,6 @@ pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     unsafe { kernel.run::<Avx512>() }
 }
 
-/// Defines trait methods that are one expression of intrinsics each.
-macro_rules! intrinsics {
-    ($($name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $body:expr;)*) => {$(
-        #[inline(always)]
-        unsafe fn $name($($arg: $ty),*) -> $out {
-            // SAFETY: the caller vouches for the instruction set and, where there is a pointer,
-            // for the lanes it reaches.
-            unsafe { $body }
-        }
-    )*};
-}
-
 /// The first `n` of 8 lanes, as a mask for `maskload`/`maskstore`.
 #[inline(always)]
 unsafe fn first_of_8(n: usize) -> __m256i {
@@ -101,6 +89,7 @@ unsafe fn quads_512([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
 
 impl Simd for Avx2 {
     const LANES: usize = 8;
+    const REGISTERS: usize = 16;
     type F = __m256;
     type U = __m256i;
 
@@ -208,6 +197,7 @@ impl Simd for Avx2 {
 
 impl Simd for Avx512 {
     const LANES: usize = 16;
+    const REGISTERS: usize = 32;
     type F = __m512;
     type U = __m512i;
 
