@@ -57,14 +57,16 @@ impl Family {
         }
     }
 
-    fn root(self) -> &'static str {
+    /// Prefix of the encoder's names.
+    pub(crate) fn root(self) -> &'static str {
         match self {
             Family::Bert => bert::ROOT,
             Family::Roberta => roberta::ROOT,
         }
     }
 
-    fn first_position(self, config: &Config) -> u32 {
+    /// Row of the position table that a sequence's first token takes.
+    pub(crate) fn first_position(self, config: &Config) -> u32 {
         match self {
             Family::Bert => 0,
             Family::Roberta => roberta::first_position(config),

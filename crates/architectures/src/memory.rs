@@ -49,7 +49,7 @@ pub fn step_bytes(
 
 /// A backend that counts the numbers its buffers have held at most.
 #[derive(Clone, Debug, Default)]
-struct Meta {
+pub(crate) struct Meta {
     pool: Arc<Pool<MetaBuffer>>,
     count: Arc<Count>,
 }
@@ -90,7 +90,7 @@ impl Buffer for MetaBuffer {
 
 /// A matrix without numbers.
 #[derive(Debug)]
-struct MetaMatrix {
+pub(crate) struct MetaMatrix {
     buffer: Option<MetaBuffer>,
     rows: usize,
     columns: usize,
