@@ -49,6 +49,14 @@ impl Family {
         }
     }
 
+    /// Transformers' class name of the encoder alone, whose tensors' names lack the prefix.
+    pub(crate) fn encoder(self) -> &'static str {
+        match self {
+            Family::Bert => "BertModel",
+            Family::Roberta => "RobertaModel",
+        }
+    }
+
     /// Modules of the head, as PEFT's `modules_to_save` names them.
     pub fn head_modules(self) -> &'static [&'static str] {
         match self {

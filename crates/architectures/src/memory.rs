@@ -47,7 +47,7 @@ pub fn step_bytes(
     Ok((meta.count.most.load(Ordering::Relaxed) - before) * size_of::<f32>())
 }
 
-/// A backend that counts the numbers its buffers have held at most.
+/// A backend whose buffers hold no numbers; it counts how many they would have held at most.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Meta {
     pool: Arc<Pool<MetaBuffer>>,

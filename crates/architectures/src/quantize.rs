@@ -4,7 +4,7 @@
 //! In 4 bits are the matrices that QLoRA freezes: the linear layers of the encoder. All else (biases,
 //! embeddings, norms, heads) is copied as it is stored, under its modern name.
 //!
-//! One matrix at a time is in memory. As a file begins with the sizes of its tensors, every matrix is
+//! One tensor at a time is in memory. As a file begins with the sizes of its tensors, every matrix is
 //! quantised twice: once for its scales, which are kept (an eighth of a bit per number), and once
 //! more for its codes, when it is their turn.
 //!
@@ -62,9 +62,8 @@ impl Quantizer {
         let checkpoint = Checkpoint::open(folder)?;
         refuse_quantized(folder, &config, &checkpoint)?;
         let matrices = packed_matrices(family, &config, &checkpoint)?;
-        // The encoder alone, as `BertModel` is, has names without the prefix.
         let class = config.architectures.as_ref().and_then(|classes| classes.first());
-        let bare = class.is_some_and(|class| class.ends_with("Model"));
+        let bare = class.is_some_and(|class| class == family.encoder());
         let quantizer = Quantizer { checkpoint, root: family.root(), bare, matrices };
         quantizer.refuse_double_names(folder)?;
         Ok(quantizer)

@@ -265,7 +265,7 @@ fn the_encoders_matrices_are_in_4_bits_and_all_else_is_as_it_was() {
     }
 }
 
-/// A checkpoint as they were in 2019: a masked language model, LayerNorms of gamma and beta, halves.
+/// A checkpoint as they were in 2019: with a language model's head, LayerNorms of gamma and beta, halves.
 #[test]
 fn old_names_become_those_of_today() {
     let (folder, _) = source("bert/model", |tensors, config| {
@@ -283,7 +283,7 @@ fn old_names_become_those_of_today() {
         tensors.insert("cls.predictions.transform.LayerNorm.beta".to_owned(), head);
         let ids = (Dtype::I64, vec![1], 7i64.to_le_bytes().to_vec());
         tensors.insert("embeddings.position_ids".to_owned(), ids);
-        config["architectures"] = serde_json::json!(["BertForMaskedLM"]);
+        config["architectures"] = serde_json::json!(["BertLMHeadModel"]);
     });
     let written = quantized(folder.path());
     let tensors = read_tensors(&written.path().join("model.safetensors"));

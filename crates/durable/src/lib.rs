@@ -2,7 +2,8 @@
 //! sibling, fsynced, then renamed over its final name, with the folder fsynced last. A reader sees
 //! the old content or the new, never a mixture, and a failed write removes its temporary file.
 //!
-//! Refuses nothing but what the file system refuses; each error names the path and the step.
+//! Refuses what the file system refuses, and a new folder where something is; each error names the
+//! path and the step.
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions};

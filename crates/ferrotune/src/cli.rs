@@ -242,7 +242,7 @@ pub struct QuantizeArguments {
 
 const QUANTIZE_EXAMPLES: &str = "\
 The linear layers of the encoder become 4-bit NormalFloat (NF4: blocks of 64, double quantisation);
-embeddings, norms, biases and heads stay as they are. The folder is what bitsandbytes would write:
+embeddings, norms, biases and heads stay as they are. The format is bitsandbytes':
 
   AutoModelForSequenceClassification.from_pretrained(FOLDER)
 
