@@ -26,6 +26,8 @@ pub(crate) struct Builder<'a, B: Backend> {
     pub(crate) newly_initialised: Vec<String>,
     /// Names of all linear layers.
     pub(crate) linears: Vec<String>,
+    /// Weights [out, in] that are frozen and packed, and so may be kept in few bits.
+    pub(crate) packed: Vec<(String, [usize; 2])>,
     pub(crate) frozen: usize,
     sites: u32,
 }
@@ -49,6 +51,7 @@ impl<'a, B: Backend> Builder<'a, B> {
             parameters: Parameters::default(),
             newly_initialised: Vec::new(),
             linears: Vec::new(),
+            packed: Vec::new(),
             frozen: 0,
             sites: 0,
         }
@@ -109,6 +112,7 @@ impl<'a, B: Backend> Builder<'a, B> {
             Weight::Trained { id, precision: self.backend.precision() }
         } else {
             self.frozen += out * input;
+            self.packed.push((weight_name, [out, input]));
             let packed = self.backend.pack(stored, out, input);
             Weight::Frozen { packed, lora }
         };

@@ -7,6 +7,7 @@
 use crate::tensor_file::TensorFile;
 use crate::{Error, quantized, random};
 use kernels::{Nf4Matrix, QuantizedMatrix};
+use safetensors::tensor::TensorView;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -74,6 +75,19 @@ impl Checkpoint {
     /// Zeros of any shape, to build a network whose numbers nobody reads.
     pub(crate) fn blank() -> Checkpoint {
         Checkpoint(Source::Blank)
+    }
+
+    /// Every tensor as it is stored, under the name it is stored under; none where no file is read.
+    ///
+    /// # Errors
+    /// A file changed since it was opened.
+    pub(crate) fn stored(&self) -> Result<Vec<(&str, TensorView<'_>)>, Error> {
+        let Source::Files { files, index, .. } = &self.0 else { return Ok(Vec::new()) };
+        let mut all = Vec::with_capacity(index.len());
+        for (name, &file) in index {
+            all.extend(files[file].stored(name)?.map(|view| (name.as_str(), view)));
+        }
+        Ok(all)
     }
 
     /// The numbers of the tensor with this canonical name and shape, or `None` where the
@@ -178,6 +192,16 @@ fn candidates(root: &str, name: &str) -> Vec<String> {
     names
 }
 
+/// The canonical name of a tensor that is stored under `stored`: the way back from [`candidates`].
+pub(crate) fn canonical(root: &str, stored: &str) -> String {
+    let modern = |old: &str, new: &str| Some(format!("{}{new}", stored.strip_suffix(old)?));
+    let name = modern("LayerNorm.gamma", "LayerNorm.weight")
+        .or_else(|| modern("LayerNorm.beta", "LayerNorm.bias"))
+        .unwrap_or_else(|| stored.to_owned());
+    let rootless = ["embeddings.", "encoder.", "pooler."].iter().any(|p| name.starts_with(p));
+    if rootless { format!("{root}.{name}") } else { name }
+}
+
 fn shards(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     #[derive(serde::Deserialize)]
     struct Index {
@@ -202,7 +226,7 @@ fn shards(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::candidates;
+    use super::{candidates, canonical};
 
     #[test]
     fn old_and_rootless_names_are_tried() {
@@ -216,5 +240,22 @@ mod tests {
             ]
         );
         assert_eq!(candidates("bert", "classifier.bias"), ["classifier.bias"]);
+    }
+
+    #[test]
+    fn every_name_a_tensor_may_have_leads_back_to_its_canonical_one() {
+        for name in [
+            "roberta.embeddings.LayerNorm.bias",
+            "roberta.embeddings.word_embeddings.weight",
+            "roberta.encoder.layer.11.output.LayerNorm.weight",
+            "roberta.encoder.layer.0.attention.self.query.weight",
+            "roberta.pooler.dense.bias",
+            "classifier.dense.weight",
+            "lm_head.bias",
+        ] {
+            for stored in candidates("roberta", name) {
+                assert_eq!(canonical("roberta", &stored), name, "{stored}");
+            }
+        }
     }
 }

@@ -49,6 +49,14 @@ impl Family {
         }
     }
 
+    /// Transformers' class name of the encoder alone, whose tensors' names lack the prefix.
+    pub(crate) fn encoder(self) -> &'static str {
+        match self {
+            Family::Bert => "BertModel",
+            Family::Roberta => "RobertaModel",
+        }
+    }
+
     /// Modules of the head, as PEFT's `modules_to_save` names them.
     pub fn head_modules(self) -> &'static [&'static str] {
         match self {
@@ -57,14 +65,16 @@ impl Family {
         }
     }
 
-    fn root(self) -> &'static str {
+    /// Prefix of the encoder's names.
+    pub(crate) fn root(self) -> &'static str {
         match self {
             Family::Bert => bert::ROOT,
             Family::Roberta => roberta::ROOT,
         }
     }
 
-    fn first_position(self, config: &Config) -> u32 {
+    /// Row of the position table that a sequence's first token takes.
+    pub(crate) fn first_position(self, config: &Config) -> u32 {
         match self {
             Family::Bert => 0,
             Family::Roberta => roberta::first_position(config),

@@ -50,6 +50,12 @@ pub struct Config {
     /// `absolute`, the only kind these architectures have here.
     #[serde(default)]
     pub position_embedding_type: Option<String>,
+    /// Transformers' class of the model.
+    #[serde(default)]
+    pub architectures: Option<Vec<String>>,
+    /// How the weights are quantised, where they are.
+    #[serde(default)]
+    pub quantization_config: Option<serde_json::Value>,
     /// Label names by index, in checkpoints that are classifiers.
     #[serde(default)]
     pub id2label: Option<BTreeMap<String, String>>,

@@ -49,9 +49,9 @@ pub fn step_bytes(
     Ok((meta.count.most.load(Ordering::Relaxed) - before) * size_of::<f32>())
 }
 
-/// A backend that counts the numbers its buffers have held at most.
+/// A backend whose buffers hold no numbers; it counts how many they would have held at most.
 #[derive(Clone, Debug, Default)]
-struct Meta {
+pub(crate) struct Meta {
     pool: Arc<Pool<MetaBuffer>>,
     count: Arc<Count>,
 }
@@ -92,7 +92,7 @@ impl Buffer for MetaBuffer {
 
 /// A matrix without numbers.
 #[derive(Debug)]
-struct MetaMatrix {
+pub(crate) struct MetaMatrix {
     buffer: Option<MetaBuffer>,
     rows: usize,
     columns: usize,

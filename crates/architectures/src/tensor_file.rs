@@ -1,12 +1,17 @@
 //! One safetensors file. Read, it is mapped: a tensor's numbers are converted to f32 when asked for,
 //! and must be finite. Written, it is streamed: one tensor at a time is in memory.
+//!
+//! Tensors are written widest type first, so that each begins aligned, as other readers want it.
 
 use crate::Error;
 use half::{bf16, f16};
 use safetensors::tensor::{Metadata, TensorInfo, TensorView};
 use safetensors::{Dtype, SafeTensors};
+use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// A tensor's shape and its numbers, row-major.
@@ -68,6 +73,14 @@ impl TensorFile {
         let Ok(view) = tensors.tensor(name) else { return Ok(None) };
         let data = self.to_f32(name, &view)?;
         Ok(Some((view.shape().to_vec(), data)))
+    }
+
+    /// A tensor as it is stored, or `None` where there is no such tensor.
+    ///
+    /// # Errors
+    /// The file changed since it was opened.
+    pub(crate) fn stored(&self, name: &str) -> Result<Option<TensorView<'_>>, Error> {
+        Ok(self.tensors()?.tensor(name).ok())
     }
 
     /// The bytes of a tensor of this type, or `None` where there is no such tensor.
@@ -138,16 +151,79 @@ impl fmt::Debug for NamedTensor<'_> {
     }
 }
 
+/// A tensor of any type on its way into a file; its bytes are asked for when it is its turn.
+pub(crate) struct StoredTensor<'a> {
+    pub(crate) name: String,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Bytes<'a>,
+}
+
+/// What gives a tensor's bytes, little-endian and row-major.
+pub(crate) type Bytes<'a> = Box<dyn FnOnce() -> Result<Cow<'a, [u8]>, Error> + 'a>;
+
+impl StoredTensor<'_> {
+    /// Its size in bytes.
+    pub(crate) fn size(&self) -> usize {
+        size(self.dtype, &self.shape)
+    }
+}
+
+fn size(dtype: Dtype, shape: &[usize]) -> usize {
+    shape.iter().product::<usize>() * dtype.bitsize() / 8
+}
+
 /// Writes f32 tensors as one safetensors file, atomically.
 ///
 /// # Errors
 /// The file system refuses.
 pub fn write_tensors(path: &Path, tensors: Vec<NamedTensor<'_>>) -> Result<(), Error> {
+    let header = tensors.iter().map(|t| (t.name.clone(), Dtype::F32, t.shape.clone())).collect();
+    write_file(path, header, |out| {
+        for tensor in &tensors {
+            let data = tensor.data();
+            assert_eq!(data.len(), tensor.shape.iter().product::<usize>(), "{}", tensor.name);
+            for x in data {
+                out.write_all(&x.to_le_bytes())?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Writes tensors of any type as one safetensors file, atomically.
+///
+/// # Errors
+/// The file system refuses, or what a tensor is made from can no longer be read.
+pub(crate) fn write_stored(path: &Path, mut tensors: Vec<StoredTensor<'_>>) -> Result<(), Error> {
+    tensors.sort_by_key(|tensor| Reverse(tensor.dtype.bitsize()));
+    let header = tensors.iter().map(|t| (t.name.clone(), t.dtype, t.shape.clone())).collect();
+    write_file(path, header, |out| {
+        for tensor in tensors {
+            let (size, name) = (tensor.size(), tensor.name);
+            let bytes = (tensor.bytes)().map_err(io::Error::other)?;
+            if bytes.len() != size {
+                let found = bytes.len();
+                return Err(io::Error::other(format!("`{name}` has {found} bytes, not {size}")));
+            }
+            out.write_all(&bytes)?;
+        }
+        Ok(())
+    })
+}
+
+/// Writes one safetensors file, atomically: names, types and shapes, then what `fill` writes, which
+/// is their numbers in the same order.
+fn write_file(
+    path: &Path,
+    tensors: Vec<(String, Dtype, Vec<usize>)>,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Error> {
     let mut end = 0;
-    let infos = tensors.iter().map(|tensor| {
-        let (dtype, shape, start) = (Dtype::F32, tensor.shape.clone(), end);
-        end += size_of::<f32>() * shape.iter().product::<usize>();
-        (tensor.name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) })
+    let infos = tensors.into_iter().map(|(name, dtype, shape)| {
+        let start = end;
+        end += size(dtype, &shape);
+        (name, TensorInfo { dtype, shape, data_offsets: (start, end) })
     });
     let infos = infos.collect();
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -160,14 +236,7 @@ pub fn write_tensors(path: &Path, tensors: Vec<NamedTensor<'_>>) -> Result<(), E
     durable::write_with(path, |out| {
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(header.as_bytes())?;
-        for tensor in &tensors {
-            let data = tensor.data();
-            assert_eq!(data.len(), tensor.shape.iter().product::<usize>(), "{}", tensor.name);
-            for x in data {
-                out.write_all(&x.to_le_bytes())?;
-            }
-        }
-        Ok(())
+        fill(out)
     })?;
     Ok(())
 }

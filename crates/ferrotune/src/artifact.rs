@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Our own part of the folder.
 pub const CARD: &str = "ferrotune.json";
 /// Files of the tokenizer that travel with the model, as far as the base model has them.
-const TOKENIZER_FILES: [&str; 3] =
+pub const TOKENIZER_FILES: [&str; 3] =
     ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
 
 /// What Hugging Face's and PEFT's files have no place for.
@@ -99,17 +99,26 @@ pub fn write(
             write_tensors(&folder.join("model.safetensors"), model.state(backend))?;
         }
     }
-    for name in TOKENIZER_FILES {
-        let source = base.folder.join(name);
-        if source.is_file() {
-            let bytes = std::fs::read(&source)
-                .with_context(|| format!("cannot read {}", source.display()))?;
-            durable::write(&folder.join(name), &bytes)?;
-        }
-    }
+    copy_files(&base.folder, folder, &TOKENIZER_FILES)?;
     let config = classifier_config(base, model, card)?;
     write_json(&folder.join("config.json"), &config)?;
     write_json(&folder.join(CARD), card)
+}
+
+/// Copies those of the files `names` that there are.
+///
+/// # Errors
+/// The file system refuses.
+pub fn copy_files(from: &Path, to: &Path, names: &[&str]) -> Result<()> {
+    for name in names {
+        let source = from.join(name);
+        if source.is_file() {
+            let bytes = std::fs::read(&source)
+                .with_context(|| format!("cannot read {}", source.display()))?;
+            durable::write(&to.join(name), &bytes)?;
+        }
+    }
+    Ok(())
 }
 
 /// The base model's `config.json` as that of a classifier with these labels.

@@ -88,12 +88,7 @@ fn settings(config: &Config) -> String {
     let Config { method, quantization, training, .. } = config;
     let checkpointing =
         if training.gradient_checkpointing { ", gradient checkpointing" } else { "" };
-    let json = serde_json::json!([method, quantization]);
-    format!(
-        "method {}, quantization {}{checkpointing}",
-        json[0].as_str().unwrap_or_default(),
-        json[1].as_str().unwrap_or_default()
-    )
+    format!("method {}, quantization {}{checkpointing}", method.name(), quantization.name())
 }
 
 /// What is measured.
