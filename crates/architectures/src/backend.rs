@@ -49,6 +49,19 @@ pub struct PackedProduct<'a, M, P> {
     pub low_rank: Option<(&'a M, &'a M)>,
     /// Whether the product is added to what y holds.
     pub accumulate: bool,
+    /// What is done with the sum.
+    pub after: After<'a, M>,
+}
+
+/// What is done with a product before it is stored.
+#[derive(Debug)]
+pub enum After<'a, M> {
+    /// It is stored as it is.
+    Nothing,
+    /// Its exact GELU is stored, and GELU's slope there in this matrix.
+    Gelu(Option<&'a mut M>),
+    /// It is multiplied by these factors, one by one: backward of GELU.
+    Times(&'a M),
 }
 
 /// The affine part of a LayerNorm and its ε.
@@ -198,10 +211,10 @@ pub trait Backend: Debug {
         dweight: &mut Self::Matrix,
         dbias: &mut Self::Matrix,
     );
-    /// Exact GELU.
-    fn gelu(&self, x: &Self::Matrix) -> Self::Matrix;
-    /// `dy ← dy·GELU′(x)`.
-    fn gelu_backward(&self, x: &Self::Matrix, dy: &mut Self::Matrix);
+    /// `y ← GELU(y)`, exact; its slope there goes to `slope`.
+    fn gelu(&self, y: &mut Self::Matrix, slope: Option<&mut Self::Matrix>);
+    /// `y ← y ∘ factors`.
+    fn multiply(&self, y: &mut Self::Matrix, factors: &Self::Matrix);
     /// `y ← tanh(y)`.
     fn tanh(&self, y: &mut Self::Matrix);
     /// `dy ← dy·(1 − y²)`.

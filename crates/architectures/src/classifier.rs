@@ -6,7 +6,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::embeddings::Embeddings;
 use crate::head::{Head, HeadSaved};
-use crate::layer::{Layer, LayerSaved};
+use crate::layer::{Keep, Layer, LayerSaved};
 use crate::lora::Method;
 use crate::norm::NormSaved;
 use crate::parameters::Parameters;
@@ -208,13 +208,16 @@ impl<B: Backend> SequenceClassifier<B> {
         let lowest = self.lowest_trained();
         let mut layers = Vec::with_capacity(self.layers.len());
         for (index, layer) in self.layers.iter().enumerate() {
-            let (y, saved) = layer.forward(backend, parameters, pass, batch, x);
-            layers.push(if index < lowest {
-                Kept::Nothing
-            } else if self.gradient_checkpointing {
-                Kept::Input(saved.into_input())
+            let keep = if index < lowest || self.gradient_checkpointing {
+                Keep::Input
             } else {
-                Kept::Everything(saved)
+                Keep::Everything
+            };
+            let (y, saved) = layer.forward(backend, parameters, pass, batch, x, keep);
+            layers.push(match keep {
+                Keep::Everything => Kept::Everything(saved),
+                Keep::Input if index < lowest => Kept::Nothing,
+                Keep::Input => Kept::Input(saved.into_input()),
             });
             x = y;
         }
@@ -227,7 +230,7 @@ impl<B: Backend> SequenceClassifier<B> {
         let (parameters, pass) = (&self.parameters, &Pass::evaluation());
         let (mut x, _) = self.embeddings.forward(backend, parameters, pass, batch);
         for layer in &self.layers {
-            x = layer.forward(backend, parameters, pass, batch, x).0;
+            x = layer.forward(backend, parameters, pass, batch, x, Keep::Input).0;
         }
         let (logits, _) = self.head.forward(backend, parameters, pass, x);
         backend.download(&logits)
@@ -249,7 +252,9 @@ impl<B: Backend> SequenceClassifier<B> {
         for (index, layer) in self.layers.iter().enumerate().skip(lowest).rev() {
             let saved = match saved_layers.pop().expect("one per layer") {
                 Kept::Everything(saved) => saved,
-                Kept::Input(x) => layer.forward(backend, parameters, pass, batch, x).1,
+                Kept::Input(x) => {
+                    layer.forward(backend, parameters, pass, batch, x, Keep::Everything).1
+                }
                 Kept::Nothing => unreachable!("forward keeps what backward comes to"),
             };
             let needs_dx = index > lowest || embeddings.is_some();

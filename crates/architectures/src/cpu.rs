@@ -1,7 +1,7 @@
 //! The CPU backend: the `kernels` crate behind [`Backend`], with memory that is reused.
 
 use crate::backend::{
-    AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Product, Shape,
+    After, AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Product, Shape,
 };
 use crate::checkpoint::StoredWeight;
 use crate::pool::Pool;
@@ -178,7 +178,7 @@ impl Backend for Cpu {
     }
 
     fn packed_product(&self, product: PackedProduct<'_, CpuMatrix, CpuWeight>, y: &mut CpuMatrix) {
-        let PackedProduct { x, weight, transposed, bias, low_rank, accumulate } = product;
+        let PackedProduct { x, weight, transposed, bias, low_rank, accumulate, after } = product;
         let right = match weight {
             CpuWeight::Packed { transposed: packed, .. } if transposed => Right::Packed(packed),
             CpuWeight::Packed { plain, .. } => Right::Packed(plain),
@@ -193,7 +193,17 @@ impl Backend for Cpu {
         });
         let bias = bias.map(CpuMatrix::data);
         let epilogue = Epilogue { alpha: 1.0, accumulate, bias, low_rank };
-        kernels::gemm(self.isa, x.view(false), right, y.data_mut(), epilogue);
+        let (isa, x, y) = (self.isa, x.view(false), y.data_mut());
+        match after {
+            After::Nothing => kernels::gemm(isa, x, right, y, epilogue),
+            After::Gelu(slope) => {
+                let slope = slope.map(CpuMatrix::data_mut);
+                kernels::gemm_gelu(isa, x, right, y, epilogue, slope);
+            }
+            After::Times(factors) => {
+                kernels::gemm_times(isa, x, right, y, epilogue, factors.data());
+            }
+        }
     }
 
     fn product(&self, product: Product<'_, CpuMatrix>, c: &mut CpuMatrix) {
@@ -338,14 +348,12 @@ impl Backend for Cpu {
         );
     }
 
-    fn gelu(&self, x: &CpuMatrix) -> CpuMatrix {
-        let mut y = self.matrix(x.rows, x.columns);
-        kernels::gelu(self.isa, x.data(), y.data_mut());
-        y
+    fn gelu(&self, y: &mut CpuMatrix, slope: Option<&mut CpuMatrix>) {
+        kernels::gelu(self.isa, y.data_mut(), slope.map(CpuMatrix::data_mut));
     }
 
-    fn gelu_backward(&self, x: &CpuMatrix, dy: &mut CpuMatrix) {
-        kernels::gelu_backward(self.isa, x.data(), dy.data_mut());
+    fn multiply(&self, y: &mut CpuMatrix, factors: &CpuMatrix) {
+        kernels::multiply(y.data_mut(), factors.data());
     }
 
     fn tanh(&self, y: &mut CpuMatrix) {

@@ -2,7 +2,7 @@
 //! BERT calls the dense layer its pooler; RoBERTa drops out its input as well.
 
 use crate::backend::Backend;
-use crate::linear::{Linear, LinearSaved};
+use crate::linear::{InputGradient, Linear, LinearSaved};
 use crate::parameters::Parameters;
 use crate::pass::{Pass, Site};
 
@@ -62,12 +62,12 @@ impl<B: Backend> Head<B> {
     ) -> B::Matrix {
         let HeadSaved { x, pooled, hidden, dense, projection } = saved;
         let mut dhidden = backend.copy(&hidden);
-        let to_hidden = Some((&mut dhidden, false));
+        let to_hidden = Some(InputGradient::to(&mut dhidden));
         self.projection.backward(
             backend,
             parameters,
             pass,
-            &hidden,
+            Some(&hidden),
             &projection,
             dlogits,
             to_hidden,
@@ -77,8 +77,8 @@ impl<B: Backend> Head<B> {
         }
         backend.tanh_backward(&pooled, &mut dhidden);
         let mut dx = backend.copy(&x);
-        let to_x = Some((&mut dx, false));
-        self.dense.backward(backend, parameters, pass, &x, &dense, &dhidden, to_x);
+        let to_x = Some(InputGradient::to(&mut dx));
+        self.dense.backward(backend, parameters, pass, Some(&x), &dense, &dhidden, to_x);
         match pass.dropout(self.input_dropout, self.sites[0]) {
             Some(dropout) => backend.dropout(&dx, dropout),
             None => dx,

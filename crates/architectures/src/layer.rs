@@ -5,7 +5,7 @@
 //! everything else for the first token of each sequence alone.
 
 use crate::backend::{AttentionSaved, AttentionShape, Backend, Shape};
-use crate::linear::{Linear, LinearSaved};
+use crate::linear::{InputGradient, Linear, LinearSaved};
 use crate::norm::{LayerNorm, NormSaved};
 use crate::parameters::Parameters;
 use crate::pass::{Batch, Pass, Site};
@@ -16,6 +16,15 @@ pub(crate) enum Rows {
     All,
     /// The first token of each sequence.
     First,
+}
+
+/// What a forward pass keeps beside its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// What costs nothing.
+    Input,
+    /// What backward needs.
+    Everything,
 }
 
 #[derive(Debug)]
@@ -43,8 +52,9 @@ pub(crate) struct LayerSaved<B: Backend> {
     x_first: Option<B::Matrix>, // [Q, H], in the last layer
     attention: AttentionSaved<B::Matrix>,
     attention_norm: NormSaved<B>,
-    y: Option<B::Matrix>, // [Q, H], where the feed-forward is trained
-    u: B::Matrix,         // [Q, F], before GELU
+    y: Option<B::Matrix>,     // [Q, H], where the intermediate layer is trained
+    slope: Option<B::Matrix>, // [Q, F], GELU's, unless backward does not come here
+    g: Option<B::Matrix>,     // [Q, F], behind GELU, where the output is trained
     output_norm: NormSaved<B>,
     linears: [LinearSaved<B>; 6],
 }
@@ -70,7 +80,7 @@ impl<B: Backend> Layer<B> {
         }
     }
 
-    /// `x` [T, H] → [Q, H]
+    /// `x` [T, H] → [Q, H], and what backward needs if it comes here.
     pub(crate) fn forward(
         &self,
         backend: &B,
@@ -78,6 +88,7 @@ impl<B: Backend> Layer<B> {
         pass: &Pass,
         batch: &Batch<B>,
         x: B::Matrix,
+        keep: Keep,
     ) -> (B::Matrix, LayerSaved<B>) {
         let x_first = (self.rows == Rows::First).then(|| {
             let mut first = backend.matrix(batch.sequences, x.columns());
@@ -94,16 +105,22 @@ impl<B: Backend> Layer<B> {
         let (y, attention_norm) =
             self.attention_norm.forward(backend, parameters, a, Some(rows), dropout); // [Q, H]
 
-        let (u, saved_u) = self.intermediate.forward(backend, parameters, pass, &y); // [Q, F]
-        let g = backend.gelu(&u); // [Q, F]
+        let features = self.intermediate.out;
+        let mut slope = (keep == Keep::Everything).then(|| backend.matrix(y.rows(), features)); // [Q, F]
+        let (g, saved_u) =
+            self.intermediate.forward_gelu(backend, parameters, pass, &y, slope.as_mut()); // [Q, F]
         let (f, saved_f) = self.output.forward(backend, parameters, pass, &g); // [Q, H]
         let dropout = pass.dropout(self.hidden_dropout, self.sites[2]);
         let (out, output_norm) =
             self.output_norm.forward(backend, parameters, f, Some(&y), dropout); // [Q, H]
 
         let y = self.intermediate.needs_input().then_some(y);
+        let g = self.output.needs_input().then_some(g);
         let linears = [saved_q, saved_k, saved_v, saved_a, saved_u, saved_f];
-        (out, LayerSaved { x, x_first, attention, attention_norm, y, u, output_norm, linears })
+        (
+            out,
+            LayerSaved { x, x_first, attention, attention_norm, y, slope, g, output_norm, linears },
+        )
     }
 
     /// `dout` [Q, H] → the gradient of `x` [T, H], unless nothing below is trained.
@@ -118,7 +135,7 @@ impl<B: Backend> Layer<B> {
         mut dout: B::Matrix,
         needs_dx: bool,
     ) -> Option<B::Matrix> {
-        let LayerSaved { x, x_first, attention, attention_norm, y, u, output_norm, linears } =
+        let LayerSaved { x, x_first, attention, attention_norm, y, slope, g, output_norm, linears } =
             saved;
         let [saved_q, saved_k, saved_v, saved_a, saved_u, saved_f] = &linears;
 
@@ -127,17 +144,15 @@ impl<B: Backend> Layer<B> {
         let branch =
             self.output_norm.backward(backend, parameters, &output_norm, dropout, &mut dout);
         let df = branch.as_ref().unwrap_or(&dout); // [Q, H]
-        let mut du = backend.matrix(u.rows(), u.columns()); // [Q, F]
-        let g = if self.output.needs_input() { &backend.gelu(&u) } else { &u };
-        let to_du = Some((&mut du, false));
-        self.output.backward(backend, parameters, pass, g, saved_f, df, to_du);
-        backend.gelu_backward(&u, &mut du);
-        drop(branch);
-        let y = y.as_ref().unwrap_or(&u); // read only where the feed-forward is trained
+        let slope = slope.expect("forward kept everything");
+        let mut du = backend.matrix(slope.rows(), slope.columns()); // [Q, F], before GELU
+        let to_du = Some(InputGradient::to(&mut du).through(&slope));
+        self.output.backward(backend, parameters, pass, g.as_ref(), saved_f, df, to_du);
+        drop((branch, slope, g));
         let mut dy = dout;
-        let to_dy = Some((&mut dy, true));
-        self.intermediate.backward(backend, parameters, pass, y, saved_u, &du, to_dy);
-        drop((u, du));
+        let to_dy = Some(InputGradient::added_to(&mut dy));
+        self.intermediate.backward(backend, parameters, pass, y.as_ref(), saved_u, &du, to_dy);
+        drop((du, y));
 
         // Attention: `dy` becomes the gradient of the rows, first by way of the residual.
         let dropout = pass.dropout(self.hidden_dropout, self.sites[1]);
@@ -145,16 +160,16 @@ impl<B: Backend> Layer<B> {
             self.attention_norm.backward(backend, parameters, &attention_norm, dropout, &mut dy);
         let da = branch.as_ref().unwrap_or(&dy); // [Q, H]
         let mut dcontext = backend.matrix(da.rows(), attention.out.columns()); // [Q, H]
-        let to_context = Some((&mut dcontext, false));
-        let context = &attention.out;
+        let to_context = Some(InputGradient::to(&mut dcontext));
+        let context = Some(&attention.out);
         self.attention_output.backward(backend, parameters, pass, context, saved_a, da, to_context);
         let shape = self.shape(batch, pass);
         let [dq, dk, dv] = backend.attention_backward(shape, &attention, &dcontext);
         drop((dcontext, branch));
 
         let rows = x_first.as_ref().unwrap_or(&x);
-        let to_rows = needs_dx.then_some((&mut dy, true));
-        self.query.backward(backend, parameters, pass, rows, saved_q, &dq, to_rows);
+        let to_rows = needs_dx.then(|| InputGradient::added_to(&mut dy));
+        self.query.backward(backend, parameters, pass, Some(rows), saved_q, &dq, to_rows);
         let mut dx = match self.rows {
             Rows::All => dy,
             Rows::First if !needs_dx => dy,
@@ -164,10 +179,10 @@ impl<B: Backend> Layer<B> {
                 dx
             }
         };
-        let to_dx = needs_dx.then_some((&mut dx, true));
-        self.key.backward(backend, parameters, pass, &x, saved_k, &dk, to_dx);
-        let to_dx = needs_dx.then_some((&mut dx, true));
-        self.value.backward(backend, parameters, pass, &x, saved_v, &dv, to_dx);
+        let to_dx = needs_dx.then(|| InputGradient::added_to(&mut dx));
+        self.key.backward(backend, parameters, pass, Some(&x), saved_k, &dk, to_dx);
+        let to_dx = needs_dx.then(|| InputGradient::added_to(&mut dx));
+        self.value.backward(backend, parameters, pass, Some(&x), saved_v, &dv, to_dx);
         needs_dx.then_some(dx)
     }
 

@@ -1,6 +1,6 @@
 //! A linear layer, frozen or trained, with or without a LoRA adapter; forward and backward.
 
-use crate::backend::{Backend, PackedProduct, Product, Shape};
+use crate::backend::{After, Backend, PackedProduct, Product, Shape};
 use crate::parameters::{ParameterId, Parameters};
 use crate::pass::{Pass, Site};
 use kernels::{Dropout, Precision};
@@ -78,6 +78,29 @@ impl<B: Backend> Linear<B> {
         pass: &Pass,
         x: &B::Matrix,
     ) -> (B::Matrix, LinearSaved<B>) {
+        self.forward_then(backend, parameters, pass, x, After::Nothing)
+    }
+
+    /// `x` [T, in] → its GELU [T, out], whose slope goes to `slope` [T, out].
+    pub(crate) fn forward_gelu(
+        &self,
+        backend: &B,
+        parameters: &Parameters<B>,
+        pass: &Pass,
+        x: &B::Matrix,
+        slope: Option<&mut B::Matrix>,
+    ) -> (B::Matrix, LinearSaved<B>) {
+        self.forward_then(backend, parameters, pass, x, After::Gelu(slope))
+    }
+
+    fn forward_then(
+        &self,
+        backend: &B,
+        parameters: &Parameters<B>,
+        pass: &Pass,
+        x: &B::Matrix,
+        after: After<'_, B::Matrix>,
+    ) -> (B::Matrix, LinearSaved<B>) {
         let mut y = backend.matrix(x.rows(), self.out);
         let bias = self.bias.value(parameters);
         let mut z = None;
@@ -95,6 +118,7 @@ impl<B: Backend> Linear<B> {
                     bias: Some(bias),
                     low_rank: z.as_ref().zip(b),
                     accumulate: false,
+                    after,
                 };
                 backend.packed_product(product, &mut y);
             }
@@ -102,30 +126,39 @@ impl<B: Backend> Linear<B> {
                 let w = parameters.value(*id);
                 product(backend, (x, false), (w, true), false, *precision, &mut y);
                 backend.add_bias(&mut y, bias);
+                if let After::Gelu(slope) = after {
+                    backend.gelu(&mut y, slope);
+                }
             }
         }
         (y, LinearSaved { z })
     }
 
-    /// Adds the gradients of what is trained; where `dx` is given, the input's gradient is written
-    /// to it, or added when `accumulate`.
+    /// Adds the gradients of what is trained, and gives the input's gradient where it is wanted.
+    /// `x` is read where [`needs_input`](Self::needs_input).
     #[expect(clippy::too_many_arguments, reason = "forward's arguments, and where gradients go")]
     pub(crate) fn backward(
         &self,
         backend: &B,
         parameters: &mut Parameters<B>,
         pass: &Pass,
-        x: &B::Matrix,
+        x: Option<&B::Matrix>,
         saved: &LinearSaved<B>,
         dy: &B::Matrix,
-        mut dx: Option<(&mut B::Matrix, bool)>,
+        mut dx: Option<InputGradient<'_, B::Matrix>>,
     ) {
         if let Some(id) = self.bias.trained() {
             backend.sum_rows(dy, parameters.gradient(id));
         }
+        let x = || x.expect("a layer that is trained keeps its input");
         match &self.weight {
             Weight::Frozen { packed, lora } => {
-                if let Some((dx, accumulate)) = &mut dx {
+                if let Some(InputGradient { dx, accumulate, slope }) = &mut dx {
+                    // With an adapter the gradient is not whole yet.
+                    let after = match slope.take_if(|_| lora.is_none()) {
+                        Some(slope) => After::Times(slope),
+                        None => After::Nothing,
+                    };
                     let product = PackedProduct {
                         x: dy,
                         weight: packed,
@@ -133,24 +166,55 @@ impl<B: Backend> Linear<B> {
                         bias: None,
                         low_rank: None,
                         accumulate: *accumulate,
+                        after,
                     };
                     backend.packed_product(product, dx);
                 }
-                let (Some(lora), Some(z)) = (lora, &saved.z) else { return };
-                let (b, db) = parameters.value_and_gradient(lora.b);
-                let dz = backend.lora_up_backward(dy, z, b, lora.scale, db); // [T, r]
-                let (a, da) = parameters.value_and_gradient(lora.a);
-                let dx = dx.map(|(dx, _)| dx);
-                backend.lora_down_backward(x, a, lora.dropout(pass), &dz, da, dx);
+                if let (Some(lora), Some(z)) = (lora, &saved.z) {
+                    let (b, db) = parameters.value_and_gradient(lora.b);
+                    let dz = backend.lora_up_backward(dy, z, b, lora.scale, db); // [T, r]
+                    let (a, da) = parameters.value_and_gradient(lora.a);
+                    let dx = dx.as_mut().map(|gradient| &mut *gradient.dx);
+                    backend.lora_down_backward(x(), a, lora.dropout(pass), &dz, da, dx);
+                }
             }
             Weight::Trained { id, precision } => {
                 let (w, dw) = parameters.value_and_gradient(*id);
-                if let Some((dx, accumulate)) = dx {
-                    product(backend, (dy, false), (w, false), accumulate, *precision, dx);
+                if let Some(InputGradient { dx, accumulate, .. }) = &mut dx {
+                    product(backend, (dy, false), (w, false), *accumulate, *precision, dx);
                 }
-                product(backend, (dy, true), (x, false), true, *precision, dw);
+                product(backend, (dy, true), (x(), false), true, *precision, dw);
             }
         }
+        if let Some(InputGradient { dx, slope: Some(slope), .. }) = dx {
+            backend.multiply(dx, slope);
+        }
+    }
+}
+
+/// Where the gradient of a layer's input goes.
+#[derive(Debug)]
+pub(crate) struct InputGradient<'a, M> {
+    dx: &'a mut M,
+    accumulate: bool,
+    /// Slope of the elementwise function whose output the input is.
+    slope: Option<&'a M>,
+}
+
+impl<'a, M> InputGradient<'a, M> {
+    /// It is written to `dx`.
+    pub(crate) fn to(dx: &'a mut M) -> Self {
+        InputGradient { dx, accumulate: false, slope: None }
+    }
+
+    /// It is added to `dx`.
+    pub(crate) fn added_to(dx: &'a mut M) -> Self {
+        InputGradient { dx, accumulate: true, slope: None }
+    }
+
+    /// By the chain rule, the gradient of `x` where the layer's input is `f(x)` with this slope.
+    pub(crate) fn through(self, slope: &'a M) -> Self {
+        InputGradient { slope: Some(slope), ..self }
     }
 }
 

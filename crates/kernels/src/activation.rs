@@ -6,23 +6,37 @@ use crate::simd::{self, Kernel, Simd};
 use crate::threads;
 use std::f32::consts::FRAC_1_SQRT_2;
 
-/// `y = x·Φ(x)`, Φ the normal distribution function (Hendrycks & Gimpel 2016; not the tanh form).
+/// `y ← y·Φ(y)`, Φ the normal distribution function (Hendrycks & Gimpel 2016; not the tanh form);
+/// its slope goes to `slope` where it is given.
 ///
 /// # Panics
 /// Lengths differ.
-pub fn gelu(isa: Isa, x: &[f32], y: &mut [f32]) {
-    assert_eq!(x.len(), y.len());
-    chunked(y, x, |y, x| simd::run(isa, Gelu { x, y }));
+pub fn gelu(isa: Isa, y: &mut [f32], slope: Option<&mut [f32]>) {
+    match slope {
+        None if y.len() < SMALL => simd::run(isa, Gelu { y, slope: None }),
+        None => threads::for_each(y.chunks_mut(CHUNK), |y| simd::run(isa, Gelu { y, slope: None })),
+        Some(slope) => {
+            assert_eq!(y.len(), slope.len());
+            threads::for_each(y.chunks_mut(CHUNK).zip(slope.chunks_mut(CHUNK)), |(y, slope)| {
+                simd::run(isa, Gelu { y, slope: Some(slope) });
+            });
+        }
+    }
 }
 
-/// `dy ← dy · (Φ(x) + x·φ(x))`, φ the normal density.
+/// `y ← y ∘ factors`: the backward of an elementwise function with these slopes.
 ///
 /// # Panics
 /// Lengths differ.
-pub fn gelu_backward(isa: Isa, x: &[f32], dy: &mut [f32]) {
-    assert_eq!(x.len(), dy.len());
-    chunked(dy, x, |dy, x| simd::run(isa, GeluBackward { x, dy }));
+pub fn multiply(y: &mut [f32], factors: &[f32]) {
+    assert_eq!(y.len(), factors.len());
+    threads::for_each(y.chunks_mut(CHUNK).zip(factors.chunks(CHUNK)), |(y, factors)| {
+        y.iter_mut().zip(factors).for_each(|(y, factor)| *y *= factor);
+    });
 }
+
+/// Numbers that one thread takes at a time.
+const CHUNK: usize = SMALL / 4;
 
 /// `y ← tanh(y)`.
 pub fn tanh(y: &mut [f32]) {
@@ -42,18 +56,9 @@ pub fn tanh_backward(y: &[f32], dy: &mut [f32]) {
     }
 }
 
-fn chunked(y: &mut [f32], x: &[f32], f: impl Fn(&mut [f32], &[f32]) + Sync + Send) {
-    if y.len() < SMALL {
-        f(y, x);
-    } else {
-        let size = SMALL / 4;
-        threads::for_each(y.chunks_mut(size).zip(x.chunks(size)), |(y, x)| f(y, x));
-    }
-}
-
 struct Gelu<'a> {
-    x: &'a [f32],
     y: &'a mut [f32],
+    slope: Option<&'a mut [f32]>,
 }
 
 impl Kernel for Gelu<'_> {
@@ -61,45 +66,43 @@ impl Kernel for Gelu<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: whole vectors and the rest lie inside both slices.
-        unsafe {
-            let mut i = 0;
-            while i < self.x.len() {
-                let n = (self.x.len() - i).min(S::LANES);
-                let x = S::load_first(self.x.as_ptr().add(i), n);
-                let y = S::mul(x, normal_distribution::<S>(x));
-                S::store_first(self.y.as_mut_ptr().add(i), n, y);
-                i += n;
+        let Gelu { y, mut slope } = self;
+        for i in (0..y.len()).step_by(S::LANES) {
+            let n = (y.len() - i).min(S::LANES);
+            // SAFETY: `n` numbers from `i` on lie inside both slices; `simd::run` chose `S`.
+            unsafe {
+                let at = y.as_mut_ptr().add(i);
+                let x = S::load_first(at, n);
+                match &mut slope {
+                    None => S::store_first(at, n, gelu_of::<S>(x)),
+                    Some(slope) => {
+                        let (value, d) = gelu_and_slope::<S>(x);
+                        S::store_first(at, n, value);
+                        S::store_first(slope.as_mut_ptr().add(i), n, d);
+                    }
+                }
             }
         }
     }
 }
 
-struct GeluBackward<'a> {
-    x: &'a [f32],
-    dy: &'a mut [f32],
+/// x·Φ(x).
+#[inline(always)]
+pub(crate) unsafe fn gelu_of<S: Simd>(x: S::F) -> S::F {
+    // SAFETY: register arithmetic; the caller vouches for `S`.
+    unsafe { S::mul(x, normal_distribution::<S>(x)) }
 }
 
-impl Kernel for GeluBackward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        const DENSITY_AT_0: f32 = 0.398_942_3; // 1/√(2π)
-        // SAFETY: whole vectors and the rest lie inside both slices.
-        unsafe {
-            let mut i = 0;
-            while i < self.x.len() {
-                let n = (self.x.len() - i).min(S::LANES);
-                let x = S::load_first(self.x.as_ptr().add(i), n);
-                let dy = S::load_first(self.dy.as_ptr().add(i), n);
-                let square = S::mul(S::mul(x, x), S::splat(-0.5));
-                let density = S::mul(simd::exp::<S>(square), S::splat(DENSITY_AT_0));
-                let slope = S::fma(x, density, normal_distribution::<S>(x));
-                S::store_first(self.dy.as_mut_ptr().add(i), n, S::mul(dy, slope));
-                i += n;
-            }
-        }
+/// x·Φ(x), and its slope Φ(x) + x·φ(x), φ the normal density.
+#[inline(always)]
+pub(crate) unsafe fn gelu_and_slope<S: Simd>(x: S::F) -> (S::F, S::F) {
+    const DENSITY_AT_0: f32 = 0.398_942_3; // 1/√(2π)
+    // SAFETY: register arithmetic; the caller vouches for `S`.
+    unsafe {
+        let phi = normal_distribution::<S>(x);
+        let square = S::mul(S::mul(x, x), S::splat(-0.5));
+        let density = S::mul(simd::exp::<S>(square), S::splat(DENSITY_AT_0));
+        (S::mul(x, phi), S::fma(x, density, phi))
     }
 }
 
@@ -133,7 +136,7 @@ mod tests {
     fn gelu_is_exact_to_f32_rounding() {
         for isa in available() {
             let (x, mut y) = (points(), points());
-            gelu(isa, &x, &mut y);
+            gelu(isa, &mut y, None);
             for (x, y) in x.iter().zip(&y) {
                 let x = f64::from(*x);
                 let bound = 5e-7 * x.abs().max(1.0);
@@ -143,15 +146,18 @@ mod tests {
     }
 
     #[test]
-    fn gelu_backward_is_the_slope() {
+    fn the_slope_is_the_derivative() {
         for isa in available() {
-            let (x, mut dy) = (points(), vec![2.0; points().len()]);
-            gelu_backward(isa, &x, &mut dy);
-            for (x, dy) in x.iter().zip(&dy) {
+            let (x, mut y, mut slope) = (points(), points(), points());
+            gelu(isa, &mut y, Some(&mut slope));
+            let mut alone = points();
+            gelu(isa, &mut alone, None);
+            assert_eq!(y, alone);
+            for (x, slope) in x.iter().zip(&slope) {
                 let x = f64::from(*x);
                 let density = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
-                let expected = 2.0 * (phi(x) + x * density);
-                assert!((f64::from(*dy) - expected).abs() <= 2e-6, "{isa}: {x} → {dy}");
+                let expected = phi(x) + x * density;
+                assert!((f64::from(*slope) - expected).abs() <= 1e-6, "{isa}: {x} → {slope}");
             }
         }
     }
@@ -159,8 +165,8 @@ mod tests {
     #[test]
     fn nan_stays_nan() {
         for isa in available() {
-            let mut y = [0.0; 3];
-            gelu(isa, &[1.0, f32::NAN, 2.0], &mut y);
+            let mut y = [1.0, f32::NAN, 2.0];
+            gelu(isa, &mut y, None);
             assert!(y[1].is_nan() && !y[0].is_nan(), "{isa}: {y:?}");
         }
     }

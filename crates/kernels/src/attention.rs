@@ -9,7 +9,7 @@
 //! sequence, so sums have one order.
 
 use crate::dropout::{self, Dropout};
-use crate::gemm::{self, Epilogue, Matrix, Output, PackedMatrix};
+use crate::gemm::{self, After, Epilogue, Matrix, Output, PackedMatrix};
 use crate::simd::{self, Kernel, Simd};
 use crate::threads;
 use crate::{Isa, Precision};
@@ -177,7 +177,10 @@ unsafe fn product(
     epilogue: Epilogue<'_>,
 ) {
     // SAFETY: passed on to the caller.
-    unsafe { gemm::block_product(isa, a, b.into(), 0..a.rows, 0..b.panels(), output, epilogue) };
+    unsafe {
+        let (rows, panels) = (0..a.rows, 0..b.panels());
+        gemm::block_product(isa, a, b.into(), rows, panels, output, epilogue, After::Nothing);
+    }
 }
 
 fn scores_into(

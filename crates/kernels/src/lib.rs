@@ -21,13 +21,15 @@ mod rows;
 mod simd;
 mod threads;
 
-pub use activation::{gelu, gelu_backward, tanh, tanh_backward};
+pub use activation::{gelu, multiply, tanh, tanh_backward};
 pub use attention::{Attention, AttentionInputs, attention, attention_backward};
 pub use cross_entropy::{CrossEntropy, cross_entropy};
 pub use dropout::{Dropout, Stream, dropout};
 pub use elementwise::{add_bias, sum_of_squares};
 pub use embedding::{gather_rows, scatter_add_rows};
-pub use gemm::{Epilogue, LowRank, Matrix, PackedMatrix, Right, gemm, gemm_unpacked};
+pub use gemm::{
+    Epilogue, LowRank, Matrix, PackedMatrix, Right, gemm, gemm_gelu, gemm_times, gemm_unpacked,
+};
 pub use isa::{ISA_VARIABLE, Isa, IsaError};
 pub use layer_norm::{
     LayerNormInputs, layer_norm, layer_norm_backward, layer_norm_parameter_gradients,

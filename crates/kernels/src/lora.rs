@@ -8,7 +8,7 @@
 //! of threads.
 
 use crate::dropout::Dropout;
-use crate::simd::{self, Kernel, Simd};
+use crate::simd::{self, Access, First, Kernel, Simd, Whole};
 use crate::{Isa, threads};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -367,45 +367,6 @@ unsafe fn outer<S: Simd>(rows: &[f32], c: &[f32], r: usize, sums: &mut [f32]) {
                 outer_of::<S, First, 1>(rows, factors, n, j, sums);
             }
         }
-    }
-}
-
-/// How a vector at column `j` of `n` is read and written.
-trait Access<S: Simd> {
-    unsafe fn load(p: *const f32, left: usize) -> S::F;
-    unsafe fn store(p: *mut f32, left: usize, v: S::F);
-}
-
-/// All its lanes exist.
-struct Whole;
-/// Only those before the row's end exist.
-struct First;
-
-impl<S: Simd> Access<S> for Whole {
-    #[inline(always)]
-    unsafe fn load(p: *const f32, _: usize) -> S::F {
-        // SAFETY: the caller vouches for LANES numbers and for `S`.
-        unsafe { S::load(p) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(p: *mut f32, _: usize, v: S::F) {
-        // SAFETY: as above.
-        unsafe { S::store(p, v) }
-    }
-}
-
-impl<S: Simd> Access<S> for First {
-    #[inline(always)]
-    unsafe fn load(p: *const f32, left: usize) -> S::F {
-        // SAFETY: the caller vouches for `left < LANES` numbers and for `S`.
-        unsafe { S::load_first(p, left) }
-    }
-
-    #[inline(always)]
-    unsafe fn store(p: *mut f32, left: usize, v: S::F) {
-        // SAFETY: as above.
-        unsafe { S::store_first(p, left, v) }
     }
 }
 

@@ -129,8 +129,73 @@ pub fn gemm<'b>(
     c: &mut [f32],
     epilogue: Epilogue<'_>,
 ) {
+    product(isa, a, b.into(), c, epilogue, After::Nothing);
+}
+
+/// `C = GELU(U)` where U is what [`gemm`] computes; GELU′(U) [M, N] goes to `slope` where it is given.
+///
+/// # Panics
+/// As [`gemm`], or `slope` is not M × N.
+pub fn gemm_gelu<'b>(
+    isa: Isa,
+    a: Matrix<'_>,
+    b: impl Into<Right<'b>>,
+    c: &mut [f32],
+    epilogue: Epilogue<'_>,
+    slope: Option<&mut [f32]>,
+) {
+    assert!(
+        slope.as_ref().is_none_or(|slope| slope.len() == c.len()),
+        "slope is not as large as C"
+    );
+    let slope = slope.map_or(std::ptr::null_mut(), <[f32]>::as_mut_ptr);
+    product(isa, a, b.into(), c, epilogue, After::Gelu { slope });
+}
+
+/// `C = U ∘ F` where U is what [`gemm`] computes and F [M, N] `factors`: the backward of an
+/// elementwise function.
+///
+/// # Panics
+/// As [`gemm`], or `factors` is not M × N.
+pub fn gemm_times<'b>(
+    isa: Isa,
+    a: Matrix<'_>,
+    b: impl Into<Right<'b>>,
+    c: &mut [f32],
+    epilogue: Epilogue<'_>,
+    factors: &[f32],
+) {
+    assert_eq!(factors.len(), c.len(), "factors are not as many as C");
+    product(isa, a, b.into(), c, epilogue, After::Times { factors: factors.as_ptr() });
+}
+
+/// What is done with an element of C once it is summed up. Matrices beside C have its shape.
+#[derive(Clone, Copy)]
+pub(crate) enum After {
+    Nothing,
+    /// Its GELU is stored, and the slope there unless this is null.
+    Gelu {
+        slope: *mut f32,
+    },
+    Times {
+        factors: *const f32,
+    },
+}
+
+// SAFETY: tasks that share these pointers use them at the elements of C that they alone write.
+unsafe impl Send for After {}
+// SAFETY: as above.
+unsafe impl Sync for After {}
+
+fn product(
+    isa: Isa,
+    a: Matrix<'_>,
+    b: Right<'_>,
+    c: &mut [f32],
+    epilogue: Epilogue<'_>,
+    after: After,
+) {
     assert!(isa.is_available(), "this processor has no {isa}");
-    let b = b.into();
     let layout = b.layout(isa);
     let (m, n) = (a.rows, layout.columns);
     assert!(layout.rows > 0, "the inner dimension is 0");
@@ -152,8 +217,8 @@ pub fn gemm<'b>(
             // Not of low rank after all.
             gemm(isa, a, b, c, Epilogue { low_rank: None, ..epilogue });
             let alpha = epilogue.alpha;
-            gemm(isa, z, thin, c, Epilogue { alpha, accumulate: true, ..Epilogue::default() });
-            return;
+            let epilogue = Epilogue { alpha, accumulate: true, ..Epilogue::default() };
+            return product(isa, z, thin.into(), c, epilogue, after);
         }
     }
     let panels = layout.panels();
@@ -172,7 +237,7 @@ pub fn gemm<'b>(
         let rows = block * block_rows..((block + 1) * block_rows).min(m);
         let panels = part * panels / column_parts..(part + 1) * panels / column_parts;
         // SAFETY: tasks cover disjoint blocks of C, which is borrowed mutably for this call.
-        unsafe { block_product(isa, a, b, rows, panels, output, epilogue) }
+        unsafe { block_product(isa, a, b, rows, panels, output, epilogue, after) }
     };
     let tasks = row_blocks * column_parts;
     if small {
@@ -238,8 +303,9 @@ fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
 /// One block of rows times some panels, on this thread.
 ///
 /// # Safety
-/// `output` may be written at these rows and at the columns of these panels, and no one else
-/// touches them meanwhile.
+/// `output` and the matrix of `after` have these rows and the columns of these panels, and no one
+/// else touches them there meanwhile.
+#[expect(clippy::too_many_arguments, reason = "three matrices, a part of them, and what is done")]
 pub(crate) unsafe fn block_product(
     isa: Isa,
     a: Matrix<'_>,
@@ -248,6 +314,7 @@ pub(crate) unsafe fn block_product(
     panels: Range<usize>,
     output: Output,
     epilogue: Epilogue<'_>,
+    after: After,
 ) {
     let layout = b.layout(isa);
     let Scratch { rows: mut copy, mut thin_rows, mut unpacked } = with_scratch(std::mem::take);
@@ -265,12 +332,13 @@ pub(crate) unsafe fn block_product(
             a: [copy.as_ptr(), thin_rows.as_ptr()],
             rows: rows.len(),
             units: [layout.units(&steps), thin_units],
-            // SAFETY: the first row lies inside C.
-            c: unsafe { output.data.add(rows.start * output.row_stride) },
+            c: output.data,
+            first_row: rows.start,
             row_stride_c: output.row_stride,
             alpha: epilogue.alpha,
             accumulate: epilogue.accumulate || block > 0,
             bias: if block == 0 { epilogue.bias } else { None },
+            after: if block == last { after } else { After::Nothing },
         };
         for panel in panels.clone() {
             let panel = tile::Panel {

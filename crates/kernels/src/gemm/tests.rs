@@ -116,6 +116,39 @@ fn a_low_rank_product_is_added() {
 }
 
 #[test]
+fn what_comes_after_equals_a_pass_of_its_own() {
+    // Several blocks of K: only the whole sum is put in.
+    for (m, k, n) in [(10, 20, 53), (130, 2 * (2 * KC) + 5, 48)] {
+        let (a, b, bias) = (numbers(m * k, 1), numbers(k * n, 2), numbers(n, 3));
+        let (a, b) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
+        let epilogue = Epilogue { bias: Some(&bias), accumulate: true, ..Epilogue::default() };
+        for (isa, precision) in
+            available().flat_map(|isa| [(isa, Precision::F32), (isa, Precision::Bf16)])
+        {
+            let packed = PackedMatrix::new(isa, precision, b);
+            let before = numbers(m * n, 4);
+            let mut plain = before.clone();
+            gemm(isa, a, &packed, &mut plain, epilogue);
+
+            let (mut expected, mut expected_slope) = (plain.clone(), vec![f32::NAN; m * n]);
+            crate::gelu(isa, &mut expected, Some(&mut expected_slope));
+            let (mut c, mut slope) = (before.clone(), vec![f32::NAN; m * n]);
+            gemm_gelu(isa, a, &packed, &mut c, epilogue, Some(&mut slope));
+            assert!(c == expected && slope == expected_slope, "{isa} {precision:?}");
+            let mut alone = before.clone();
+            gemm_gelu(isa, a, &packed, &mut alone, epilogue, None);
+            assert_eq!(alone, c, "{isa} {precision:?}");
+
+            let factors = numbers(m * n, 5);
+            crate::multiply(&mut plain, &factors);
+            let mut c = before;
+            gemm_times(isa, a, &packed, &mut c, epilogue, &factors);
+            assert_eq!(c, plain, "{isa} {precision:?}");
+        }
+    }
+}
+
+#[test]
 fn bits_do_not_depend_on_threads_or_on_the_rows_around() {
     let (m, k, n) = (200, 500, 150);
     let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
@@ -181,6 +214,7 @@ fn nothing_is_written_beyond_a_strided_output() {
                     0..packed.panels(),
                     output,
                     Epilogue::default(),
+                    After::Nothing,
                 );
             }
             for (i, row) in canary.chunks(stride).enumerate() {

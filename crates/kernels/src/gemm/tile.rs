@@ -1,9 +1,11 @@
 //! The innermost loops: 8 rows × up to 3 vectors of C held in registers (4 rows at a time where
 //! there are only 16 registers), one broadcast of A and one load of B per product.
 
+use super::After;
 use super::layout::PanelColumns;
 use crate::Isa;
-use crate::simd::{self, Kernel, Simd};
+use crate::activation::{gelu_and_slope, gelu_of};
+use crate::simd::{self, Access, First, Kernel, Simd, Whole};
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
@@ -28,15 +30,18 @@ pub(super) struct Call<'a> {
     pub(super) rows: usize,
     pub(super) units: [usize; 2],
     pub(super) c: *mut f32,
+    /// Of C, where the block begins.
+    pub(super) first_row: usize,
     pub(super) row_stride_c: usize,
     pub(super) alpha: f32,
     pub(super) accumulate: bool,
     pub(super) bias: Option<&'a [f32]>,
+    pub(super) after: After,
 }
 
 /// # Safety
 /// `call.a` covers `rows` rounded up to whole tiles, `panel` was packed for `isa`, and C may be
-/// written at `rows` rows and at the panel's columns.
+/// written, and what is beside it used, at the block's rows and at the panel's columns.
 pub(super) unsafe fn panel_product(isa: Isa, call: &Call<'_>, panel: Panel) {
     #[cfg(target_arch = "x86_64")]
     if panel.paired {
@@ -196,14 +201,10 @@ unsafe fn write<S: Simd, const MR: usize, const NV: usize>(
             }
         }
         for (i, row_sums) in sums.iter().enumerate() {
-            let c = call.c.add((row + i) * call.row_stride_c + panel.columns.first);
+            let at = (call.first_row + row + i) * call.row_stride_c + panel.columns.first;
             for (v, &sum) in row_sums.iter().enumerate() {
-                let c = c.add(v * S::LANES);
-                let mut x = S::add(S::mul(alpha, sum), bias[v]);
-                if call.accumulate {
-                    x = S::add(x, S::load(c));
-                }
-                S::store(c, x);
+                let x = S::add(S::mul(alpha, sum), bias[v]);
+                finish::<S, Whole>(call, at + v * S::LANES, S::LANES, x);
             }
         }
     }
@@ -221,7 +222,7 @@ unsafe fn write_part<S: Simd, const MR: usize, const NV: usize>(
     // SAFETY: `panel_product`'s contract; columns beyond the panel's are masked.
     unsafe {
         for (i, row_sums) in sums.iter().enumerate().take(rows) {
-            let c = call.c.add((row + i) * call.row_stride_c + panel.columns.first);
+            let at = (call.first_row + row + i) * call.row_stride_c + panel.columns.first;
             for (v, &sum) in row_sums.iter().enumerate() {
                 let first = v * S::LANES;
                 if first >= panel.columns.count {
@@ -234,12 +235,32 @@ unsafe fn write_part<S: Simd, const MR: usize, const NV: usize>(
                     }
                     None => S::splat(0.0),
                 };
-                let mut x = S::add(S::mul(S::splat(call.alpha), sum), bias);
-                if call.accumulate {
-                    x = S::add(x, S::load_first(c.add(first), count));
-                }
-                S::store_first(c.add(first), count, x);
+                let x = S::add(S::mul(S::splat(call.alpha), sum), bias);
+                finish::<S, First>(call, at + first, count, x);
             }
         }
+    }
+}
+
+/// Stores a vector of C at `at`.
+#[inline(always)]
+unsafe fn finish<S: Simd, A: Access<S>>(call: &Call<'_>, at: usize, count: usize, mut x: S::F) {
+    // SAFETY: `panel_product`'s contract: C and the matrix beside it have `count` numbers there.
+    unsafe {
+        let c = call.c.add(at);
+        if call.accumulate {
+            x = S::add(x, A::load(c, count));
+        }
+        match call.after {
+            After::Nothing => {}
+            After::Times { factors } => x = S::mul(x, A::load(factors.add(at), count)),
+            After::Gelu { slope } if slope.is_null() => x = gelu_of::<S>(x),
+            After::Gelu { slope } => {
+                let d;
+                (x, d) = gelu_and_slope::<S>(x);
+                A::store(slope.add(at), count, d);
+            }
+        }
+        A::store(c, count, x);
     }
 }

@@ -115,6 +115,45 @@ pub(crate) use scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::Avx512;
 
+/// How a vector is read and written of which `count` numbers exist.
+pub(crate) trait Access<S: Simd> {
+    unsafe fn load(p: *const f32, count: usize) -> S::F;
+    unsafe fn store(p: *mut f32, count: usize, v: S::F);
+}
+
+/// All lanes exist, whatever `count` says.
+pub(crate) struct Whole;
+/// The first `count ≤ LANES` lanes exist.
+pub(crate) struct First;
+
+impl<S: Simd> Access<S> for Whole {
+    #[inline(always)]
+    unsafe fn load(p: *const f32, _: usize) -> S::F {
+        // SAFETY: the caller vouches for LANES numbers and for `S`.
+        unsafe { S::load(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, _: usize, v: S::F) {
+        // SAFETY: as above.
+        unsafe { S::store(p, v) }
+    }
+}
+
+impl<S: Simd> Access<S> for First {
+    #[inline(always)]
+    unsafe fn load(p: *const f32, count: usize) -> S::F {
+        // SAFETY: the caller vouches for `count` numbers and for `S`.
+        unsafe { S::load_first(p, count) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, count: usize, v: S::F) {
+        // SAFETY: as above.
+        unsafe { S::store_first(p, count, v) }
+    }
+}
+
 /// eˣ with a relative error below 2⁻²², 0 towards −∞ (to 1.2·10⁻³⁸), NaN for NaN.
 ///
 /// Range reduction by ln 2 in two parts and a degree-6 Taylor–minimax polynomial, as in Cephes
