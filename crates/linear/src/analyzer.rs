@@ -73,6 +73,9 @@ mod tests {
     use super::*;
     use serde::Deserialize;
 
+    /// Characters that became caseless, or no longer skipped, after the Unicode version of the fixture.
+    const RECLASSIFIED: [char; 2] = ['\u{295}', '\u{1171e}'];
+
     /// What Python says of every character that its Unicode tables know: as runs
     /// `[first, last]` of code points.
     #[derive(Deserialize)]
@@ -140,7 +143,8 @@ mod tests {
         let python = python();
         assert_eq!(python.sigma.len(), 3);
         for Sigma { before, after, is_final } in &python.sigma {
-            for character in characters(&python.assigned).filter(|&c| !"Σς".contains(c)) {
+            let compared = |&c: &char| !"Σς".contains(c) && !RECLASSIFIED.contains(&c);
+            for character in characters(&python.assigned).filter(compared) {
                 let text = format!("{before}{character}{after}");
                 let found = text.to_lowercase().contains('ς');
                 assert_eq!(found, is_in(is_final, character), "{text:?}");

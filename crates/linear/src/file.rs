@@ -30,14 +30,19 @@ struct Header {
 }
 
 pub(crate) fn save(model: &Model, path: &Path) -> Result<()> {
-    let encode = |error: &dyn std::fmt::Display| Error::Encode { reason: error.to_string() };
+    Ok(durable::write(path, &encode(model)?)?)
+}
+
+/// The bytes of a file.
+fn encode(model: &Model) -> Result<Vec<u8>> {
+    let failed = |error: &dyn std::fmt::Display| Error::Encode { reason: error.to_string() };
     let (vectorizer, classifier) = (model.vectorizer(), model.classifier());
     let header = Header {
         version: VERSION,
         task: classifier.task(),
         vectorizer: vectorizer.config().clone(),
     };
-    let header = serde_json::to_string(&header).map_err(|error| encode(&error))?;
+    let header = serde_json::to_string(&header).map_err(|error| failed(&error))?;
     let (features, outputs) = (classifier.features(), classifier.task().outputs());
     let terms: String = vectorizer.terms().iter().flat_map(|term| [term.as_str(), "\n"]).collect();
     let weight = bytes(classifier.weights());
@@ -50,12 +55,11 @@ pub(crate) fn save(model: &Model, path: &Path) -> Result<()> {
         ("weight", Dtype::F64, vec![features, outputs], &weight),
     ];
     let view = |(name, dtype, shape, data)| {
-        TensorView::new(dtype, shape, data).map(|view| (name, view)).map_err(|e| encode(&e))
+        TensorView::new(dtype, shape, data).map(|view| (name, view)).map_err(|e| failed(&e))
     };
     let views = tensors.into_iter().map(view).collect::<Result<Vec<_>>>()?;
     let metadata = HashMap::from([(KEY.to_owned(), header)]);
-    let file = safetensors::serialize(views, Some(metadata)).map_err(|error| encode(&error))?;
-    Ok(durable::write(path, &file)?)
+    safetensors::serialize(views, Some(metadata)).map_err(|error| failed(&error))
 }
 
 pub(crate) fn load(path: &Path) -> Result<Model> {
@@ -145,4 +149,47 @@ fn floats(tensors: &SafeTensors, name: &str, shape: &[usize]) -> Result<Vec<f64>
 
 fn bytes(numbers: &[f64]) -> Vec<u8> {
     numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Labels, SvmConfig};
+
+    fn file() -> Vec<u8> {
+        let texts = ["ab cd", "cd ef", "ef ab cd"];
+        let labels =
+            Labels::MultiLabel(vec![vec![true, false], vec![false, true], vec![true, true]]);
+        let vectorizer = VectorizerConfig { min_df: 1, ..VectorizerConfig::default() };
+        let fit = Model::fit(&texts, &labels, &vectorizer, &SvmConfig::default());
+        encode(&fit.expect("a small fit").0).expect("it can be written")
+    }
+
+    #[test]
+    fn a_file_cut_or_extended_anywhere_is_refused() {
+        let mut file = file();
+        assert!(decode(&file).is_ok());
+        for length in 0..file.len() {
+            assert!(decode(&file[..length]).is_err(), "cut to {length} bytes");
+        }
+        file.push(0);
+        assert!(decode(&file).is_err());
+    }
+
+    #[test]
+    fn a_flipped_bit_gives_an_error_or_a_model_that_works() {
+        let file = file();
+        let mut refused = 0;
+        for bit in 0..file.len() * 8 {
+            let mut flipped = file.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let Ok(model) = decode(&flipped) else {
+                refused += 1;
+                continue;
+            };
+            let decisions = model.decision_values(&["ab cd ef", "zz"]).expect("its own features");
+            assert_eq!(decisions.len(), 2 * model.task().outputs(), "bit {bit}");
+        }
+        assert!(refused > 1000, "{refused} of {} refused", file.len() * 8);
+    }
 }
