@@ -17,7 +17,7 @@ pub struct SvmConfig {
     pub loss: Loss,
     /// How C differs between rows.
     pub class_weight: ClassWeight,
-    /// When the optimisation ends: the largest difference of two projected gradients.
+    /// When the optimisation ends: at projected gradients no larger, and no further apart.
     pub tolerance: f64,
     /// After how many passes over the rows it is given up.
     pub max_iterations: usize,

@@ -10,7 +10,7 @@
 //! Rows are visited in the order in which liblinear inside scikit-learn visits them for the same
 //! `random_state`: negative rows first, then shuffled by the same draws. Sums have its order, too.
 //! So the steps are the same, and a solution differs from `LinearSVC(dual=True)` by rounding alone,
-//! at any tolerance.
+//! at any tolerance, but where that one stops too early (see `Bounds::are_within`).
 
 use rand_mt::Mt;
 use serde::{Deserialize, Serialize};
@@ -60,7 +60,7 @@ pub(crate) struct Problem<'a> {
     /// c of the positive and of the negative rows.
     pub cost: [f64; 2],
     pub loss: Loss,
-    /// Largest difference of two projected gradients at the end.
+    /// Largest projected gradient, and largest difference of two, at the end.
     pub tolerance: f64,
     pub max_iterations: usize,
     pub seed: u32,
@@ -96,7 +96,7 @@ impl Problem<'_> {
             iterations += 1;
             draws.shuffle(&mut order[..active]);
             let seen = descent.pass(&mut order, &mut active, bounds);
-            if seen.upper - seen.lower > self.tolerance {
+            if !seen.are_within(self.tolerance) {
                 bounds = seen.for_shrinking();
             } else if active < rows {
                 // Reached on the rows that were left: once more on all of them.
@@ -234,6 +234,15 @@ impl Bounds {
     /// Shrinks nothing.
     const NONE: Self = Self { lower: f64::NEG_INFINITY, upper: f64::INFINITY };
 
+    /// Whether the pass that saw these may be the last. scikit-learn's liblinear asks for their
+    /// difference alone, and so stops at once where all rows have the same gradient; newer liblinear
+    /// asks for all three.
+    fn are_within(self, tolerance: f64) -> bool {
+        let saw_no_row = self.lower > self.upper;
+        let range = self.upper - self.lower;
+        saw_no_row || range.max(self.upper.abs()).max(self.lower.abs()) <= tolerance
+    }
+
     /// What the next pass shrinks by: a bound on the wrong side of zero says nothing.
     fn for_shrinking(self) -> Self {
         Self {
@@ -277,6 +286,30 @@ impl Draws {
             if low >= range || low >= range.wrapping_neg() % range {
                 return (product >> 32) as u32;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn solve(positive: &[bool], cost: [f64; 2], seed: u32) -> (Plane, Solve) {
+        // Rows without features: only the intercept is sought.
+        let rows = &SparseRows::collect(0, &vec![Vec::new(); positive.len()]);
+        let (loss, tolerance, max_iterations) = (Loss::Hinge, 1e-8, 1000);
+        Problem { rows, positive, cost, loss, tolerance, max_iterations, seed }.solve()
+    }
+
+    #[test]
+    fn equal_gradients_do_not_end_the_descent() {
+        let (a, b) = (16.0, 18.0);
+        for seed in 0..20 {
+            let (plane, solve) = solve(&[true, false], [a, b], seed);
+            // α = (a, a + 1), so that the intercept is -1.
+            assert!((plane.intercept + 1.0).abs() < 1e-7, "{}", plane.intercept);
+            assert!((solve.primal - (0.5 + 2.0 * a)).abs() < 1e-5, "{solve:?}");
+            assert!((solve.primal - solve.dual).abs() < 1e-5, "{solve:?}");
         }
     }
 }

@@ -16,8 +16,11 @@ fn model() -> Model {
     Model::fit(&texts, &labels, &vectorizer, &SvmConfig::default()).expect("a small fit").0
 }
 
+/// Type, shape and bytes.
+type Tensor = (Dtype, Vec<usize>, Vec<u8>);
+
 /// The tensors of a valid file: three terms, two outputs.
-fn tensors() -> HashMap<&'static str, (Dtype, Vec<usize>, Vec<u8>)> {
+fn tensors() -> HashMap<&'static str, Tensor> {
     let floats =
         |numbers: &[f64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
     HashMap::from([
@@ -29,7 +32,7 @@ fn tensors() -> HashMap<&'static str, (Dtype, Vec<usize>, Vec<u8>)> {
 }
 
 /// Loads a file of these parts; gives the reason of its refusal.
-fn refusal(header: &str, tensors: &HashMap<&str, (Dtype, Vec<usize>, Vec<u8>)>) -> Option<String> {
+fn refusal(header: &str, tensors: &HashMap<&str, Tensor>) -> Option<String> {
     let views = tensors.iter().map(|(name, (dtype, shape, data))| {
         (*name, TensorView::new(*dtype, shape.clone(), data).expect("a consistent tensor"))
     });
@@ -93,7 +96,7 @@ fn lying_headers_are_refused() {
 #[test]
 fn tensors_that_no_fit_writes_are_refused() {
     let bits = |number: f64| number.to_le_bytes();
-    let change = |name: &'static str, change: &dyn Fn(&mut (Dtype, Vec<usize>, Vec<u8>))| {
+    let change = |name: &'static str, change: &dyn Fn(&mut Tensor)| {
         let mut tensors = tensors();
         change(tensors.get_mut(name).expect("it is there"));
         refusal(HEADER, &tensors).unwrap_or_default()
