@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::solver::Problem;
+use crate::solver::{Plane, Problem};
 use crate::{Error, Labels, Loss, Result, Solve, SparseRows, Task};
 
 /// How a machine is optimised. The defaults are LexGLUE's where it sets them, else scikit-learn's.
@@ -76,13 +76,12 @@ impl LinearClassifier {
         config: &SvmConfig,
     ) -> Result<(Self, Vec<Solve>)> {
         let task = labels.task()?;
-        check_rows(rows.len(), labels)?;
+        labels.check_count(rows.len())?;
         config.check(task)?;
-        if let Task::Classes(count) = task {
-            let (class, count) = (count_rows(labels, count).iter().position(|&n| n == 0), count);
-            if let Some(class) = class {
-                return Err(Error::NoRowOfClass { class, count });
-            }
+        if let &Labels::Classes { count, rows: ref classes } = labels
+            && let Some(class) = (0..count).find(|class| !classes.contains(class))
+        {
+            return Err(Error::NoRowOfClass { class, count });
         }
         let outputs = task.outputs();
         let machines: Vec<_> = (0..outputs)
@@ -150,6 +149,11 @@ impl LinearClassifier {
         if found != expected {
             return Err(Error::Features { found, expected });
         }
+        Ok(self.decide(rows))
+    }
+
+    /// The decision values of rows that have its features.
+    pub(crate) fn decide(&self, rows: &SparseRows) -> Vec<f64> {
         let outputs = self.task.outputs();
         let mut decisions = vec![0.0; rows.len() * outputs];
         decisions.par_chunks_exact_mut(outputs).enumerate().for_each(|(index, decision)| {
@@ -164,7 +168,7 @@ impl LinearClassifier {
                 *sum += intercept;
             }
         });
-        Ok(decisions)
+        decisions
     }
 
     /// The labels or the class of each row.
@@ -230,25 +234,8 @@ impl SvmConfig {
 }
 
 /// The plane of a label that is always there or never.
-fn constant(features: usize, is_there: bool) -> (crate::solver::Plane, Solve) {
+fn constant(features: usize, is_there: bool) -> (Plane, Solve) {
     let intercept = if is_there { 1.0 } else { -1.0 };
-    let plane = crate::solver::Plane { weights: vec![0.0; features], intercept };
+    let plane = Plane { weights: vec![0.0; features], intercept };
     (plane, Solve { iterations: 0, converged: true, primal: 0.5, dual: 0.5 })
-}
-
-/// How many rows each class has.
-fn count_rows(labels: &Labels, count: usize) -> Vec<usize> {
-    let mut rows = vec![0; count];
-    if let Labels::Classes { rows: classes, .. } = labels {
-        for &class in classes {
-            rows[class] += 1;
-        }
-    }
-    rows
-}
-
-/// Refuses labels that are not as many as the rows.
-pub(crate) fn check_rows(texts: usize, labels: &Labels) -> Result<()> {
-    let labels = labels.len();
-    if texts == labels { Ok(()) } else { Err(Error::Rows { texts, labels }) }
 }

@@ -129,6 +129,12 @@ impl Labels {
         }
     }
 
+    /// Refuses labels of another number of rows than there are texts.
+    pub(crate) fn check_count(&self, texts: usize) -> Result<()> {
+        let labels = self.len();
+        if texts == labels { Ok(()) } else { Err(Error::Rows { texts, labels }) }
+    }
+
     /// Which rows are the positive ones of decision value `output`.
     pub(crate) fn positive(&self, output: usize) -> Vec<bool> {
         match self {

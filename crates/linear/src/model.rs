@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use crate::classifier::check_rows;
 use crate::{
     Labels, LinearClassifier, Result, Solve, SvmConfig, Task, Vectorizer, VectorizerConfig, file,
 };
@@ -26,7 +25,7 @@ impl Model {
         vectorizer: &VectorizerConfig,
         svm: &SvmConfig,
     ) -> Result<(Self, Vec<Solve>)> {
-        check_rows(texts.len(), labels)?;
+        labels.check_count(texts.len())?;
         svm.check(labels.task()?)?;
         let (vectorizer, documents) = Vectorizer::fit_documents(texts, vectorizer)?;
         let rows = vectorizer.transform_documents(&documents);
@@ -59,19 +58,15 @@ impl Model {
 
     /// The decision values of each text, `[texts, outputs]`, row-major; see
     /// [`LinearClassifier::decision_values`].
-    ///
-    /// # Errors
-    /// None: the rows have the features of the machines.
-    pub fn decision_values<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Vec<f64>> {
-        self.classifier.decision_values(&self.vectorizer.transform(texts))
+    #[must_use]
+    pub fn decision_values<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Vec<f64> {
+        self.classifier.decide(&self.vectorizer.transform(texts))
     }
 
     /// The labels or the class of each text.
-    ///
-    /// # Errors
-    /// None: the rows have the features of the machines.
-    pub fn predict<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Labels> {
-        self.classifier.predict(&self.vectorizer.transform(texts))
+    #[must_use]
+    pub fn predict<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Labels {
+        self.task().decide(&self.decision_values(texts))
     }
 
     /// Writes the model as one safetensors file, in one atomic step.

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use crate::analyzer::Document;
-use crate::classifier::check_rows;
 use crate::{
     Error, Labels, LinearClassifier, Loss, Model, Result, SvmConfig, Vectorizer, VectorizerConfig,
     vocabulary,
@@ -100,10 +99,10 @@ pub fn search<T: AsRef<str> + Sync>(
         .iter()
         .map(|limit| limit.map_or(terms.len(), |n| n.min(terms.len())))
         .collect();
-    let mut outcomes = BTreeMap::new();
+    let mut outcomes: BTreeMap<usize, Vec<Outcome>> = BTreeMap::new();
     let mut kept: Option<(usize, f64, Model)> = None;
     for (first, &size) in sizes.iter().enumerate() {
-        if outcomes.contains_key(&(size, 0)) {
+        if outcomes.contains_key(&size) {
             continue;
         }
         let max_features = grid.max_features[first];
@@ -121,9 +120,10 @@ pub fn search<T: AsRef<str> + Sync>(
             let converged = solves.iter().all(|solve| solve.converged);
             Ok((classifier, Outcome { score, converged }))
         };
-        let fits = settings.par_iter().map(fit).collect::<Result<Vec<_>>>()?;
-        for (setting, (classifier, outcome)) in fits.into_iter().enumerate() {
-            outcomes.insert((size, setting), outcome);
+        let fits: Vec<Result<_>> = settings.par_iter().map(fit).collect();
+        for (setting, fit) in fits.into_iter().enumerate() {
+            let (classifier, outcome) = fit?;
+            outcomes.entry(size).or_default().push(outcome);
             let position = setting * sizes.len() + first;
             let is_better = kept.as_ref().is_none_or(|&(other, score, _)| {
                 outcome.score > score || (outcome.score == score && position < other)
@@ -135,7 +135,7 @@ pub fn search<T: AsRef<str> + Sync>(
     }
     let candidates = settings.iter().enumerate().flat_map(|(setting, svm)| {
         let of_size = |(size, &max_features): (&usize, &Option<usize>)| {
-            let Outcome { score, converged } = outcomes[&(*size, setting)];
+            let Outcome { score, converged } = outcomes[size][setting];
             Candidate { max_features, c: svm.c, loss: svm.loss, score, converged }
         };
         sizes.iter().zip(&grid.max_features).map(of_size).collect::<Vec<_>>()
@@ -168,8 +168,8 @@ fn check<T>(
     grid: &Grid,
     settings: &[SvmConfig],
 ) -> Result<()> {
-    check_rows(train.texts.len(), train.labels)?;
-    check_rows(validation.texts.len(), validation.labels)?;
+    train.labels.check_count(train.texts.len())?;
+    validation.labels.check_count(validation.texts.len())?;
     let (task, found) = (train.labels.task()?, validation.labels.task()?);
     if task != found {
         return Err(Error::Task { found: found.to_string(), expected: task.to_string() });

@@ -226,11 +226,8 @@ mod grid {
         assert!(difference(&scores, &fixture.scores) <= 1e-15, "{scores:?}");
         assert!(found.candidates.iter().all(|candidate| candidate.converged));
         assert_eq!(found.best, fixture.best);
-        assert_eq!(
-            found.model.predict(&fixture.validation).expect("features"),
-            indicators(&fixture.predicted)
-        );
-        let decisions = found.model.decision_values(&fixture.validation).expect("features");
+        assert_eq!(found.model.predict(&fixture.validation), indicators(&fixture.predicted));
+        let decisions = found.model.decision_values(&fixture.validation);
         assert!(difference(&decisions, &fixture.decisions.concat()) <= 1e-11);
 
         assert_eq!(with_threads(3), found, "the number of threads changes no bit");
