@@ -33,7 +33,7 @@ pub enum Error {
     #[error("no n-gram of the {documents} training texts occurs in {min_df} of them (min_df)")]
     NoTerms { documents: usize, min_df: usize },
 
-    #[error("more than {limit} different n-grams; raise min_df")]
+    #[error("the different n-grams have more than {limit} tokens in all; raise min_df")]
     TooManyTerms { limit: u32 },
 
     #[error("rows have {found} features where the classifier has {expected}")]

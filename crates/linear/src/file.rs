@@ -18,6 +18,7 @@ use crate::{Error, LinearClassifier, Model, Result, Task, Vectorizer, Vectorizer
 
 const VERSION: u32 = 1;
 const KEY: &str = "linear";
+/// Keeps all counts of terms and tokens below 2³².
 const MAX_BYTES: u64 = 2 << 30;
 
 /// What the tensors do not say.
@@ -117,9 +118,6 @@ fn terms(tensors: &SafeTensors, config: &VectorizerConfig) -> Result<Vec<String>
         return Err("`terms` is empty or has no line feed at its end".into());
     };
     let terms: Vec<String> = lines.split('\n').map(str::to_owned).collect();
-    if terms.len() > u32::MAX as usize {
-        return Err(format!("`terms` has {} n-grams; the limit is {}", terms.len(), u32::MAX));
-    }
     let (shortest, longest) = config.ngram_range;
     for (number, term) in terms.iter().enumerate() {
         let n = term.split(' ').count();

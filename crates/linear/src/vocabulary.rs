@@ -10,6 +10,9 @@ use std::hash::Hash;
 use crate::analyzer::Document;
 use crate::{Error, Result, VectorizerConfig};
 
+/// Most n-grams of one length, and most tokens of all n-grams that are kept.
+const LIMIT: u32 = u32::MAX;
+
 /// An n-gram that is frequent enough.
 pub(crate) struct Term {
     /// Its tokens, a space between them.
@@ -24,6 +27,7 @@ pub(crate) struct Term {
 pub(crate) fn count(documents: &[Document], config: &VectorizerConfig) -> Result<Vec<Term>> {
     let (shortest, longest) = config.ngram_range;
     let mut terms = Vec::new();
+    let mut tokens = 0_usize;
     let mut grams = Grams::number(documents.iter().map(|document| document.tokens().map(Some)))?;
     for n in 1..=longest {
         if n > 1 {
@@ -35,6 +39,11 @@ pub(crate) fn count(documents: &[Document], config: &VectorizerConfig) -> Result
         let tallies = grams.keep(config.min_df);
         if tallies.is_empty() {
             break;
+        }
+        // What indexes them is 32 bits wide.
+        tokens = tokens.saturating_add(n.saturating_mul(tallies.len()));
+        if tokens > LIMIT as usize {
+            return Err(Error::TooManyTerms { limit: LIMIT });
         }
         if n >= shortest {
             terms.extend(tallies.into_iter().map(|tally| {
@@ -76,7 +85,6 @@ impl Grams {
     fn number<K: Hash + Eq, R: IntoIterator<Item = Option<K>>>(
         documents: impl Iterator<Item = R>,
     ) -> Result<Self> {
-        const LIMIT: u32 = u32::MAX;
         let mut numbers = HashMap::new();
         let mut rows = Vec::new();
         for document in documents {
