@@ -143,11 +143,18 @@ unsafe fn rows<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(
             if call.units[1] > 0 {
                 sums = tile::<S, P, MR, NV>(at(1), panel.data[1], call.units[1], sums);
             }
-            let rows = (call.rows - i).min(MR);
-            if rows == MR && panel.columns.count == NV * S::LANES {
-                write::<S, MR, NV>(call, panel, i, &sums);
-            } else {
-                write_part::<S, MR, NV>(call, panel, i, rows, &sums);
+            // One loop for each: a choice per vector would cost a per cent.
+            match call.after {
+                After::Nothing => store::<S, MR, NV>(call, panel, i, &sums, Plain),
+                After::Times { factors } => {
+                    store::<S, MR, NV>(call, panel, i, &sums, Times { factors })
+                }
+                After::Gelu { slope } if slope.is_null() => {
+                    store::<S, MR, NV>(call, panel, i, &sums, Gelu)
+                }
+                After::Gelu { slope } => {
+                    store::<S, MR, NV>(call, panel, i, &sums, GeluAndSlope { slope })
+                }
             }
             i += MR;
         }
@@ -183,13 +190,87 @@ unsafe fn tile<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(
     }
 }
 
-/// Stores a tile whose rows and columns all exist.
+/// What is done with a vector of C, whose place is `at`, before it is stored.
+trait Finish<S: Simd>: Copy {
+    unsafe fn finish<A: Access<S>>(self, at: usize, count: usize, x: S::F) -> S::F;
+}
+
+#[derive(Clone, Copy)]
+struct Plain;
+#[derive(Clone, Copy)]
+struct Times {
+    factors: *const f32,
+}
+#[derive(Clone, Copy)]
+struct Gelu;
+#[derive(Clone, Copy)]
+struct GeluAndSlope {
+    slope: *mut f32,
+}
+
+impl<S: Simd> Finish<S> for Plain {
+    #[inline(always)]
+    unsafe fn finish<A: Access<S>>(self, _: usize, _: usize, x: S::F) -> S::F {
+        x
+    }
+}
+
+impl<S: Simd> Finish<S> for Times {
+    #[inline(always)]
+    unsafe fn finish<A: Access<S>>(self, at: usize, count: usize, x: S::F) -> S::F {
+        // SAFETY: `panel_product`'s contract.
+        unsafe { S::mul(x, A::load(self.factors.add(at), count)) }
+    }
+}
+
+impl<S: Simd> Finish<S> for Gelu {
+    #[inline(always)]
+    unsafe fn finish<A: Access<S>>(self, _: usize, _: usize, x: S::F) -> S::F {
+        // SAFETY: register arithmetic; the caller vouches for `S`.
+        unsafe { gelu_of::<S>(x) }
+    }
+}
+
+impl<S: Simd> Finish<S> for GeluAndSlope {
+    #[inline(always)]
+    unsafe fn finish<A: Access<S>>(self, at: usize, count: usize, x: S::F) -> S::F {
+        // SAFETY: `panel_product`'s contract.
+        unsafe {
+            let (value, slope) = gelu_and_slope::<S>(x);
+            A::store(self.slope.add(at), count, slope);
+            value
+        }
+    }
+}
+
+/// Stores what exists of a tile.
 #[inline(always)]
-unsafe fn write<S: Simd, const MR: usize, const NV: usize>(
+unsafe fn store<S: Simd, const MR: usize, const NV: usize>(
     call: &Call<'_>,
     panel: &Panel,
     row: usize,
     sums: &[[S::F; NV]; MR],
+    after: impl Finish<S>,
+) {
+    let rows = (call.rows - row).min(MR);
+    // SAFETY: passed on to the caller.
+    unsafe {
+        if rows == MR && panel.columns.count == NV * S::LANES {
+            store_whole::<S, MR, NV>(call, panel, row, sums, after);
+        } else {
+            store_part::<S, MR, NV>(call, panel, row, rows, sums, after);
+        }
+    }
+}
+
+/// Stores a tile whose rows and columns all exist.
+#[inline(always)]
+unsafe fn store_whole<S: Simd, const MR: usize, const NV: usize>(
+    call: &Call<'_>,
+    panel: &Panel,
+    row: usize,
+    sums: &[[S::F; NV]; MR],
+    after: impl Finish<S>,
 ) {
     // SAFETY: `panel_product`'s contract; the bias has the panel's columns.
     unsafe {
@@ -203,21 +284,27 @@ unsafe fn write<S: Simd, const MR: usize, const NV: usize>(
         for (i, row_sums) in sums.iter().enumerate() {
             let at = (call.first_row + row + i) * call.row_stride_c + panel.columns.first;
             for (v, &sum) in row_sums.iter().enumerate() {
-                let x = S::add(S::mul(alpha, sum), bias[v]);
-                finish::<S, Whole>(call, at + v * S::LANES, S::LANES, x);
+                let at = at + v * S::LANES;
+                let mut x = S::add(S::mul(alpha, sum), bias[v]);
+                if call.accumulate {
+                    x = S::add(x, S::load(call.c.add(at)));
+                }
+                let x = after.finish::<Whole>(at, S::LANES, x);
+                S::store(call.c.add(at), x);
             }
         }
     }
 }
 
-/// As [`write`], for the rows and columns that exist.
+/// As [`store_whole`], for the rows and columns that exist.
 #[inline(always)]
-unsafe fn write_part<S: Simd, const MR: usize, const NV: usize>(
+unsafe fn store_part<S: Simd, const MR: usize, const NV: usize>(
     call: &Call<'_>,
     panel: &Panel,
     row: usize,
     rows: usize,
     sums: &[[S::F; NV]; MR],
+    after: impl Finish<S>,
 ) {
     // SAFETY: `panel_product`'s contract; columns beyond the panel's are masked.
     unsafe {
@@ -235,32 +322,14 @@ unsafe fn write_part<S: Simd, const MR: usize, const NV: usize>(
                     }
                     None => S::splat(0.0),
                 };
-                let x = S::add(S::mul(S::splat(call.alpha), sum), bias);
-                finish::<S, First>(call, at + first, count, x);
+                let at = at + first;
+                let mut x = S::add(S::mul(S::splat(call.alpha), sum), bias);
+                if call.accumulate {
+                    x = S::add(x, S::load_first(call.c.add(at), count));
+                }
+                let x = after.finish::<First>(at, count, x);
+                S::store_first(call.c.add(at), count, x);
             }
         }
-    }
-}
-
-/// Stores a vector of C at `at`.
-#[inline(always)]
-unsafe fn finish<S: Simd, A: Access<S>>(call: &Call<'_>, at: usize, count: usize, mut x: S::F) {
-    // SAFETY: `panel_product`'s contract: C and the matrix beside it have `count` numbers there.
-    unsafe {
-        let c = call.c.add(at);
-        if call.accumulate {
-            x = S::add(x, A::load(c, count));
-        }
-        match call.after {
-            After::Nothing => {}
-            After::Times { factors } => x = S::mul(x, A::load(factors.add(at), count)),
-            After::Gelu { slope } if slope.is_null() => x = gelu_of::<S>(x),
-            After::Gelu { slope } => {
-                let d;
-                (x, d) = gelu_and_slope::<S>(x);
-                A::store(slope.add(at), count, d);
-            }
-        }
-        A::store(c, count, x);
     }
 }
