@@ -1,7 +1,8 @@
 //! `ferrotune bench`: how fast this machine trains and predicts, and in how much memory.
 //!
-//! Every workload runs once to warm up and then `--repeats` times; the median is reported beside the
-//! extremes. Random weights are as good as trained ones here: no operation's time depends on them.
+//! Every workload warms up (an epoch by its first steps) and then runs `--repeats` times; the
+//! median is reported beside the extremes. Random weights are as good as trained ones here: no
+//! operation's time depends on them.
 
 use crate::artifact::Base;
 use crate::cli::{BenchArguments, Shape, Workload};
@@ -25,6 +26,9 @@ use std::time::Instant;
 
 /// Sequences and their length in the workload `step`.
 const BATCH: (usize, usize) = (32, 128);
+/// Steps that warm an epoch up.
+const WARM_UP: usize = 2;
+
 /// Runs the command.
 pub fn run(arguments: &BenchArguments) -> Outcome {
     let config = Config::resolve(arguments.config.as_deref(), environment(), &arguments.set)
@@ -179,9 +183,13 @@ impl Bench {
         };
         let mut seconds = Vec::new();
         for repeat in 0..=arguments.repeats {
+            let steps = self.trainer.steps_per_epoch(&self.split);
             let started = Instant::now();
             match arguments.workload {
-                Workload::Step | Workload::Epoch => self.epoch()?,
+                Workload::Step | Workload::Epoch if repeat == 0 => {
+                    self.steps(steps.min(WARM_UP))?
+                }
+                Workload::Step | Workload::Epoch => self.steps(steps)?,
                 Workload::Predict => {
                     let Trainer { backend, model, .. } = &self.trainer;
                     logits(backend, model, &self.split, TOKEN_BUDGET, |_| Ok(()))?;
@@ -200,9 +208,10 @@ impl Bench {
         Ok(Figures { what, settings, sequences, tokens, seconds, predicted })
     }
 
-    fn epoch(&mut self) -> Result<()> {
+    /// The first steps of an epoch.
+    fn steps(&mut self, count: usize) -> Result<()> {
         self.trainer.state.step_in_epoch = 0;
-        for _ in 0..self.trainer.steps_per_epoch(&self.split) {
+        for _ in 0..count {
             self.trainer.step(&self.split)?;
         }
         Ok(())
