@@ -4,7 +4,7 @@ use crate::backend::{
     After, AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Product, Shape,
 };
 use crate::checkpoint::StoredWeight;
-use crate::pool::Pool;
+use crate::pool::{Numbers, Pool};
 use crate::quantized::Quantization;
 use kernels::{
     Attention, AttentionInputs, Dropout, Epilogue, Int8Matrix, Isa, LayerNormInputs, LowRank,
@@ -20,30 +20,30 @@ pub struct Cpu {
     quantization: Quantization,
     /// Where a matrix that is not frozen is packed for its product.
     scratch: Arc<Mutex<PackedMatrix>>,
-    pool: Arc<Pool<Vec<f32>>>,
+    pool: Arc<Pool<Numbers>>,
 }
 
 /// A row-major matrix in main memory.
 #[derive(Debug)]
 pub struct CpuMatrix {
     /// As long as its capacity class; the matrix is the first `rows · columns` numbers.
-    data: Vec<f32>,
+    data: Numbers,
     rows: usize,
     columns: usize,
-    pool: Arc<Pool<Vec<f32>>>,
+    pool: Arc<Pool<Numbers>>,
 }
 
 impl CpuMatrix {
     fn data(&self) -> &[f32] {
-        &self.data[..self.rows * self.columns]
+        self.data.first(self.rows * self.columns)
     }
 
     fn data_mut(&mut self) -> &mut [f32] {
-        &mut self.data[..self.rows * self.columns]
+        self.data.first_mut(self.rows * self.columns)
     }
 
     fn view(&self, transpose: bool) -> Matrix<'_> {
-        let view = Matrix::new(&self.data, self.rows, self.columns);
+        let view = Matrix::new(self.data(), self.rows, self.columns);
         if transpose { view.transposed() } else { view }
     }
 }

@@ -138,6 +138,7 @@ unsafe fn rows<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(
                 let units = call.units[part];
                 call.a[part].wrapping_add(i / ROWS * ROWS * units + i % ROWS)
             };
+            fetch_targets::<S, MR, NV>(call, panel, i);
             let mut sums = [[S::splat(0.0); NV]; MR];
             sums = tile::<S, P, MR, NV>(at(0), panel.data[0], call.units[0], sums);
             if call.units[1] > 0 {
@@ -157,6 +158,34 @@ unsafe fn rows<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(
                 }
             }
             i += MR;
+        }
+    }
+}
+
+/// Asks for what the tile at `row` will be stored to and combined with, while its sums are computed:
+/// stores that wait for memory would hold up the next tile.
+#[inline(always)]
+unsafe fn fetch_targets<S: Simd, const MR: usize, const NV: usize>(
+    call: &Call<'_>,
+    panel: &Panel,
+    row: usize,
+) {
+    let beside = match call.after {
+        After::Gelu { slope } => slope.cast_const(),
+        After::Times { factors } => factors,
+        After::Nothing => std::ptr::null(),
+    };
+    for i in row..(row + MR).min(call.rows) {
+        let at = (call.first_row + i) * call.row_stride_c + panel.columns.first;
+        for v in 0..NV {
+            let at = at + v * S::LANES;
+            // SAFETY: prefetching reads nothing; the caller vouches for `S`.
+            unsafe {
+                S::prefetch_l2(call.c.wrapping_add(at));
+                if !beside.is_null() {
+                    S::prefetch_l2(beside.wrapping_add(at));
+                }
+            }
         }
     }
 }

@@ -61,6 +61,8 @@ pub(crate) trait Simd: Copy + 'static {
 
     /// Asks for the cache line at `p`, which need not be readable.
     unsafe fn prefetch(p: *const f32);
+    /// As [`prefetch`](Simd::prefetch), no nearer than the L2 cache.
+    unsafe fn prefetch_l2(p: *const f32);
     /// Writes `LANES` groups of 8 numbers, `stride` apart: the `k`-th holds lane `k` of each of the 8
     /// vectors.
     unsafe fn store_transposed(rows: [Self::F; 8], out: *mut f32, stride: usize);

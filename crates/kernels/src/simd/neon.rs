@@ -110,6 +110,17 @@ impl Simd for Neon {
         }
     }
     #[inline(always)]
+    unsafe fn prefetch_l2(p: *const f32) {
+        // SAFETY: as above.
+        unsafe {
+            std::arch::asm!(
+                "prfm pldl2keep, [{p}]",
+                p = in(reg) p,
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+    }
+    #[inline(always)]
     unsafe fn store_transposed(rows: [F; 8], out: *mut f32, stride: usize) {
         // SAFETY: the caller vouches for the instruction set and for room for 32 numbers.
         unsafe {

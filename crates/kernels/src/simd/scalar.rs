@@ -43,6 +43,8 @@ impl Simd for Scalar {
     #[inline(always)]
     unsafe fn prefetch(_: *const f32) {}
     #[inline(always)]
+    unsafe fn prefetch_l2(_: *const f32) {}
+    #[inline(always)]
     unsafe fn store_transposed(rows: [F; 8], out: *mut f32, stride: usize) {
         for (i, row) in rows.iter().enumerate() {
             for (k, &x) in row.iter().enumerate() {

@@ -97,6 +97,7 @@ impl Simd for Avx2 {
         splat(x: f32) -> __m256 = _mm256_set1_ps(x);
         load(p: *const f32) -> __m256 = _mm256_loadu_ps(p);
         prefetch(p: *const f32) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
+        prefetch_l2(p: *const f32) -> () = _mm_prefetch::<_MM_HINT_T1>(p.cast());
         store(p: *mut f32, v: __m256) -> () = _mm256_storeu_ps(p, v);
         load_first(p: *const f32, n: usize) -> __m256 = _mm256_maskload_ps(p, first_of_8(n));
         store_first(p: *mut f32, n: usize, v: __m256) -> () =
@@ -205,6 +206,7 @@ impl Simd for Avx512 {
         splat(x: f32) -> __m512 = _mm512_set1_ps(x);
         load(p: *const f32) -> __m512 = _mm512_loadu_ps(p);
         prefetch(p: *const f32) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
+        prefetch_l2(p: *const f32) -> () = _mm_prefetch::<_MM_HINT_T1>(p.cast());
         store(p: *mut f32, v: __m512) -> () = _mm512_storeu_ps(p, v);
         load_first(p: *const f32, n: usize) -> __m512 =
             _mm512_maskz_loadu_ps(first_of_16(n), p);
