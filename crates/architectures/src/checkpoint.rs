@@ -171,7 +171,7 @@ fn untrained(seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
     if name.ends_with("bias") {
         return vec![0.0; size];
     }
-    if name.ends_with("LayerNorm.weight") {
+    if name.ends_with("LayerNorm.weight") || name.ends_with("layer_norm.weight") {
         return vec![1.0; size];
     }
     let bound = 0.02 * 3.0f32.sqrt();
