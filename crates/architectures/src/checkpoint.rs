@@ -198,7 +198,8 @@ pub(crate) fn canonical(root: &str, stored: &str) -> String {
     let name = modern("LayerNorm.gamma", "LayerNorm.weight")
         .or_else(|| modern("LayerNorm.beta", "LayerNorm.bias"))
         .unwrap_or_else(|| stored.to_owned());
-    let rootless = ["embeddings.", "encoder.", "pooler."].iter().any(|p| name.starts_with(p));
+    let rootless = ["embeddings.", "embeddings_project.", "encoder.", "pooler.", "transformer."];
+    let rootless = rootless.iter().any(|part| name.starts_with(part));
     if rootless { format!("{root}.{name}") } else { name }
 }
 

@@ -5,12 +5,13 @@
 //! everything else for the first token of each sequence alone.
 
 use crate::Error;
-use crate::backend::{AttentionSaved, AttentionShape, Backend, Shape};
+use crate::backend::{AttentionSaved, AttentionShape, Backend, RelativeBias, Shape};
 use crate::builder::Builder;
 use crate::linear::{InputGradient, Linear, LinearSaved};
 use crate::norm::{LayerNorm, NormSaved};
 use crate::parameters::Parameters;
 use crate::pass::{Batch, Pass, Site};
+use crate::position::PositionBias;
 use kernels::Activation;
 
 /// Which tokens a layer computes its result for.
@@ -80,6 +81,7 @@ pub(crate) struct Layer<B: Backend> {
     intermediate: Linear<B>,
     output: Linear<B>,
     output_norm: LayerNorm<B>,
+    position_bias: Option<PositionBias<B>>,
     sizes: LayerSizes,
     rows: Rows,
     /// Of the three dropouts, in the order of [`LayerSizes`].
@@ -133,26 +135,34 @@ impl<B: Backend> Layer<B> {
             intermediate: builder.linear(&name(names.intermediate), inner, hidden, first)?,
             output: builder.linear(&name(names.output), hidden, inner, first)?,
             output_norm: builder.norm(&name(names.output_norm), hidden, eps)?,
+            position_bias: None,
             sizes: sizes.clone(),
             rows,
             sites: [builder.site(first), builder.site(first), builder.site(first)],
         })
     }
 
+    pub(crate) fn with_position_bias(self, bias: PositionBias<B>) -> Layer<B> {
+        Layer { position_bias: Some(bias), ..self }
+    }
+
+    /// `table` is the position bias's.
     fn shape<'a>(
-        &self,
+        &'a self,
         batch: &'a Batch<B>,
         pass: &Pass,
+        table: Option<&'a B::Matrix>,
     ) -> AttentionShape<'a, B::Matrix, B::Indices> {
         let cu_q = match self.rows {
             Rows::All => &batch.cu_seqlens,
             Rows::First => &batch.cu_first,
         };
+        let buckets = self.position_bias.as_ref().map(|bias| &bias.buckets);
         AttentionShape {
             cu_q,
             cu_kv: &batch.cu_seqlens,
             heads: self.sizes.heads,
-            bias: None,
+            bias: table.zip(buckets).map(|(table, buckets)| RelativeBias { table, buckets }),
             dropout: pass.dropout(self.sizes.attention_dropout, self.sites[0]),
         }
     }
@@ -176,7 +186,8 @@ impl<B: Backend> Layer<B> {
         let (q, saved_q) = self.query.forward(backend, parameters, pass, rows); // [Q, H]
         let (k, saved_k) = self.key.forward(backend, parameters, pass, &x); // [T, H]
         let (v, saved_v) = self.value.forward(backend, parameters, pass, &x); // [T, H]
-        let attention = backend.attention(self.shape(batch, pass), q, k, v);
+        let table = self.position_bias.as_ref().map(|bias| bias.table.value(parameters));
+        let attention = backend.attention(self.shape(batch, pass, table), q, k, v);
         let (a, saved_a) = self.attention_output.forward(backend, parameters, pass, &attention.out); // [Q, H]
         let dropout = pass.dropout(self.sizes.attention_output_dropout, self.sites[1]);
         let (y, attention_norm) =
@@ -246,8 +257,11 @@ impl<B: Backend> Layer<B> {
         let to_context = Some(InputGradient::to(&mut dcontext));
         let context = Some(&attention.out);
         self.attention_output.backward(backend, parameters, pass, context, saved_a, da, to_context);
-        let shape = self.shape(batch, pass);
-        let [dq, dk, dv] = backend.attention_backward(shape, &attention, &dcontext, None);
+        let bias = self.position_bias.as_ref();
+        let (table, dtable) = bias.map(|bias| bias.table.value_and_gradient(parameters)).unzip();
+        let shape = self.shape(batch, pass, table);
+        let [dq, dk, dv] =
+            backend.attention_backward(shape, &attention, &dcontext, dtable.flatten());
         drop((dcontext, branch));
 
         let rows = x_first.as_ref().unwrap_or(&x);

@@ -5,6 +5,7 @@
 //! `roberta.rs`, …), registered in `family.rs`. Batches are packed: sequences laid end to end, no padding, no masks.
 #![deny(unsafe_code)]
 
+mod albert;
 mod backend;
 mod bert;
 mod builder;
@@ -12,6 +13,8 @@ mod checkpoint;
 mod classifier;
 mod config;
 mod cpu;
+mod distilbert;
+mod electra;
 mod embeddings;
 mod encoder;
 mod error;
@@ -21,12 +24,14 @@ mod layer;
 mod linear;
 mod lora;
 mod memory;
+mod mpnet;
 mod norm;
 mod optimizer;
 mod parameters;
 mod pass;
 pub mod peft;
 mod pool;
+mod position;
 mod quantize;
 mod quantized;
 mod random;

@@ -21,6 +21,20 @@ impl<B: Backend> Tensor<B> {
         }
     }
 
+    /// The value, beside its gradient where there is one.
+    pub(crate) fn value_and_gradient<'a>(
+        &'a self,
+        parameters: &'a mut Parameters<B>,
+    ) -> (&'a B::Matrix, Option<&'a mut B::Matrix>) {
+        match self {
+            Tensor::Frozen(matrix) => (matrix, None),
+            Tensor::Trained(id) => {
+                let (value, gradient) = parameters.value_and_gradient(*id);
+                (value, Some(gradient))
+            }
+        }
+    }
+
     pub(crate) fn trained(&self) -> Option<ParameterId> {
         match self {
             Tensor::Frozen(_) => None,

@@ -1,5 +1,6 @@
 //! RoBERTa (Liu et al. 2019) for sequence classification, as `RobertaForSequenceClassification`:
 //! BERT's encoder with positions that start behind the padding id, and a head of its own.
+//! XLM-RoBERTa (Conneau et al. 2019) and CamemBERT (Martin et al. 2019) are the same network.
 
 use crate::Error;
 use crate::backend::Backend;
@@ -19,6 +20,20 @@ pub(crate) const FAMILY: Family = Family {
     root: "roberta",
     head: &["classifier"],
     query_value: &["query", "value"],
+};
+
+pub(crate) const XLM_ROBERTA: Family = Family {
+    model_type: "xlm-roberta",
+    classifier: "XLMRobertaForSequenceClassification",
+    encoder: "XLMRobertaModel",
+    ..FAMILY
+};
+
+pub(crate) const CAMEMBERT: Family = Family {
+    model_type: "camembert",
+    classifier: "CamembertForSequenceClassification",
+    encoder: "CamembertModel",
+    ..FAMILY
 };
 
 /// BERT's keys, and where positions start.
