@@ -6,7 +6,7 @@
 //! on a mismatch: that is a bug in a network, never bad input.
 
 use crate::checkpoint::StoredWeight;
-use kernels::{Dropout, Precision};
+use kernels::{Activation, Dropout, Precision};
 use std::fmt::Debug;
 
 /// What an opaque matrix tells of itself.
@@ -75,15 +75,28 @@ pub struct Norm<'a, M> {
     pub eps: f32,
 }
 
-/// Where sequences begin in query and key rows, and how heads cut the columns.
+/// A bias of attention scores by the distance of key and query.
 #[derive(Debug)]
-pub struct AttentionShape<'a, I> {
+pub struct RelativeBias<'a, M, I> {
+    /// One number per bucket and head [buckets, heads].
+    pub table: &'a M,
+    /// The bucket of each distance key − query that there may be, from the least on; 0 is in the
+    /// middle.
+    pub buckets: &'a I,
+}
+
+/// Where sequences begin in query and key rows, how heads cut the columns, and what is added to the
+/// scores.
+#[derive(Debug)]
+pub struct AttentionShape<'a, M, I> {
     /// First query row of each sequence and, last, their number: [B + 1].
     pub cu_q: &'a I,
     /// First key row of each sequence and, last, their number: [B + 1].
     pub cu_kv: &'a I,
     /// Number of heads.
     pub heads: usize,
+    /// Is added to the scores; a sequence's queries are then its first tokens.
+    pub bias: Option<RelativeBias<'a, M, I>>,
     /// Dropout on the probabilities.
     pub dropout: Option<Dropout>,
 }
@@ -211,30 +224,27 @@ pub trait Backend: Debug {
         dweight: &mut Self::Matrix,
         dbias: &mut Self::Matrix,
     );
-    /// `y ← GELU(y)`, exact; its slope there goes to `slope`.
-    fn gelu(&self, y: &mut Self::Matrix, slope: Option<&mut Self::Matrix>);
+    /// `y ← f(y)`; its slope there goes to `slope`.
+    fn activate(&self, f: Activation, y: &mut Self::Matrix, slope: Option<&mut Self::Matrix>);
     /// `y ← y ∘ factors`.
     fn multiply(&self, y: &mut Self::Matrix, factors: &Self::Matrix);
-    /// `y ← tanh(y)`.
-    fn tanh(&self, y: &mut Self::Matrix);
-    /// `dy ← dy·(1 − y²)`.
-    fn tanh_backward(&self, y: &Self::Matrix, dy: &mut Self::Matrix);
     /// `x` behind a dropout mask.
     fn dropout(&self, x: &Self::Matrix, dropout: Dropout) -> Self::Matrix;
     /// Attention inside each sequence.
     fn attention(
         &self,
-        shape: AttentionShape<'_, Self::Indices>,
+        shape: AttentionShape<'_, Self::Matrix, Self::Indices>,
         q: Self::Matrix,
         k: Self::Matrix,
         v: Self::Matrix,
     ) -> AttentionSaved<Self::Matrix>;
-    /// Gradients of queries, keys and values.
+    /// Gradients of queries, keys and values; that of the bias's table is added to `dbias`.
     fn attention_backward(
         &self,
-        shape: AttentionShape<'_, Self::Indices>,
+        shape: AttentionShape<'_, Self::Matrix, Self::Indices>,
         saved: &AttentionSaved<Self::Matrix>,
         dout: &Self::Matrix,
+        dbias: Option<&mut Self::Matrix>,
     ) -> [Self::Matrix; 3];
     /// Weighted sum of the losses, and the gradient of the whole batch's mean by the logits.
     fn cross_entropy(

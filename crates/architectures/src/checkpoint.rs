@@ -171,7 +171,7 @@ fn untrained(seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
     if name.ends_with("bias") {
         return vec![0.0; size];
     }
-    if name.ends_with("LayerNorm.weight") {
+    if name.ends_with("LayerNorm.weight") || name.ends_with("layer_norm.weight") {
         return vec![1.0; size];
     }
     let bound = 0.02 * 3.0f32.sqrt();
@@ -198,7 +198,8 @@ pub(crate) fn canonical(root: &str, stored: &str) -> String {
     let name = modern("LayerNorm.gamma", "LayerNorm.weight")
         .or_else(|| modern("LayerNorm.beta", "LayerNorm.bias"))
         .unwrap_or_else(|| stored.to_owned());
-    let rootless = ["embeddings.", "encoder.", "pooler."].iter().any(|p| name.starts_with(p));
+    let rootless = ["embeddings.", "embeddings_project.", "encoder.", "pooler.", "transformer."];
+    let rootless = rootless.iter().any(|part| name.starts_with(part));
     if rootless { format!("{root}.{name}") } else { name }
 }
 

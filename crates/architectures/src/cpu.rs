@@ -7,8 +7,9 @@ use crate::checkpoint::StoredWeight;
 use crate::pool::{Numbers, Pool};
 use crate::quantized::Quantization;
 use kernels::{
-    Attention, AttentionInputs, Dropout, Epilogue, Int8Matrix, Isa, LayerNormInputs, LowRank,
-    Matrix, Nf4Matrix, PackedMatrix, Precision, QuantizedMatrix, Right,
+    Activation, Attention, AttentionInputs, Dropout, Epilogue, Int8Matrix, Isa, LayerNormInputs,
+    LowRank, Matrix, Nf4Matrix, PackedMatrix, Precision, QuantizedMatrix, RelativeBias,
+    RelativeBiasGradient, Right,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -92,7 +93,7 @@ impl Cpu {
 }
 
 fn attention<'a>(
-    shape: &AttentionShape<'a, Vec<u32>>,
+    shape: &AttentionShape<'a, CpuMatrix, Vec<u32>>,
     q: &CpuMatrix,
     precision: Precision,
 ) -> Attention<'a> {
@@ -103,6 +104,10 @@ fn attention<'a>(
         heads: shape.heads,
         head_size,
         scale: 1.0 / (head_size as f32).sqrt(),
+        bias: shape
+            .bias
+            .as_ref()
+            .map(|bias| RelativeBias { table: bias.table.data(), buckets: bias.buckets }),
         dropout: shape.dropout,
         precision,
     }
@@ -348,20 +353,12 @@ impl Backend for Cpu {
         );
     }
 
-    fn gelu(&self, y: &mut CpuMatrix, slope: Option<&mut CpuMatrix>) {
-        kernels::gelu(self.isa, y.data_mut(), slope.map(CpuMatrix::data_mut));
+    fn activate(&self, f: Activation, y: &mut CpuMatrix, slope: Option<&mut CpuMatrix>) {
+        kernels::activate(self.isa, f, y.data_mut(), slope.map(CpuMatrix::data_mut));
     }
 
     fn multiply(&self, y: &mut CpuMatrix, factors: &CpuMatrix) {
         kernels::multiply(y.data_mut(), factors.data());
-    }
-
-    fn tanh(&self, y: &mut CpuMatrix) {
-        kernels::tanh(y.data_mut());
-    }
-
-    fn tanh_backward(&self, y: &CpuMatrix, dy: &mut CpuMatrix) {
-        kernels::tanh_backward(y.data(), dy.data_mut());
     }
 
     fn dropout(&self, x: &CpuMatrix, dropout: Dropout) -> CpuMatrix {
@@ -372,7 +369,7 @@ impl Backend for Cpu {
 
     fn attention(
         &self,
-        shape: AttentionShape<'_, Vec<u32>>,
+        shape: AttentionShape<'_, CpuMatrix, Vec<u32>>,
         q: CpuMatrix,
         k: CpuMatrix,
         v: CpuMatrix,
@@ -387,13 +384,21 @@ impl Backend for Cpu {
 
     fn attention_backward(
         &self,
-        shape: AttentionShape<'_, Vec<u32>>,
+        shape: AttentionShape<'_, CpuMatrix, Vec<u32>>,
         saved: &AttentionSaved<CpuMatrix>,
         dout: &CpuMatrix,
+        mut dbias: Option<&mut CpuMatrix>,
     ) -> [CpuMatrix; 3] {
         let AttentionSaved { q, k, v, out, lse } = saved;
         let [mut dq, mut dk, mut dv] = [q, k, v].map(|m| self.matrix(m.rows, m.columns));
         let inputs = AttentionInputs { q: q.data(), k: k.data(), v: v.data() };
+        let sequences = shape.cu_q.len() - 1;
+        let mut partial = dbias.as_ref().map(|table| {
+            self.matrix(1, RelativeBiasGradient::partial_sums(sequences, table.rows, table.columns))
+        });
+        let dbias = dbias.as_mut().zip(partial.as_mut()).map(|(table, partial)| {
+            RelativeBiasGradient { table: table.data_mut(), partial: partial.data_mut() }
+        });
         kernels::attention_backward(
             self.isa,
             attention(&shape, q, self.precision),
@@ -404,6 +409,7 @@ impl Backend for Cpu {
             dq.data_mut(),
             dk.data_mut(),
             dv.data_mut(),
+            dbias,
         );
         [dq, dk, dv]
     }

@@ -3,12 +3,13 @@
 use crate::backend::{After, Backend, PackedProduct, Product, Shape};
 use crate::parameters::{ParameterId, Parameters};
 use crate::pass::{Pass, Site};
-use kernels::{Dropout, Precision};
+use kernels::{Activation, Dropout, Precision};
+use std::sync::Arc;
 
-/// A frozen tensor or the id of a trained one.
+/// A frozen tensor or the id of a trained one; several layers may have the same.
 #[derive(Debug)]
 pub(crate) enum Tensor<B: Backend> {
-    Frozen(B::Matrix),
+    Frozen(Arc<B::Matrix>),
     Trained(ParameterId),
 }
 
@@ -20,6 +21,20 @@ impl<B: Backend> Tensor<B> {
         }
     }
 
+    /// The value, beside its gradient where there is one.
+    pub(crate) fn value_and_gradient<'a>(
+        &'a self,
+        parameters: &'a mut Parameters<B>,
+    ) -> (&'a B::Matrix, Option<&'a mut B::Matrix>) {
+        match self {
+            Tensor::Frozen(matrix) => (matrix, None),
+            Tensor::Trained(id) => {
+                let (value, gradient) = parameters.value_and_gradient(*id);
+                (value, Some(gradient))
+            }
+        }
+    }
+
     pub(crate) fn trained(&self) -> Option<ParameterId> {
         match self {
             Tensor::Frozen(_) => None,
@@ -28,11 +43,11 @@ impl<B: Backend> Tensor<B> {
     }
 }
 
-/// A weight [out, in].
+/// A weight [out, in]; several layers may have the same.
 #[derive(Debug)]
 pub(crate) enum Weight<B: Backend> {
     /// Packed for `x·Wᵀ` and for `dy·W`, with or without an adapter.
-    Frozen { packed: B::Packed, lora: Option<Lora> },
+    Frozen { packed: Arc<B::Packed>, lora: Option<Lora> },
     /// Packed anew for each product.
     Trained { id: ParameterId, precision: Precision },
 }
@@ -81,16 +96,22 @@ impl<B: Backend> Linear<B> {
         self.forward_then(backend, parameters, pass, x, After::Nothing)
     }
 
-    /// `x` [T, in] → its GELU [T, out], whose slope goes to `slope` [T, out].
-    pub(crate) fn forward_gelu(
+    /// `x` [T, in] → its activation [T, out], whose slope goes to `slope` [T, out].
+    pub(crate) fn forward_activated(
         &self,
         backend: &B,
         parameters: &Parameters<B>,
         pass: &Pass,
         x: &B::Matrix,
+        activation: Activation,
         slope: Option<&mut B::Matrix>,
     ) -> (B::Matrix, LinearSaved<B>) {
-        self.forward_then(backend, parameters, pass, x, After::Gelu(slope))
+        if activation == Activation::Gelu {
+            return self.forward_then(backend, parameters, pass, x, After::Gelu(slope));
+        }
+        let (mut y, saved) = self.forward(backend, parameters, pass, x);
+        backend.activate(activation, &mut y, slope);
+        (y, saved)
     }
 
     fn forward_then(
@@ -113,7 +134,7 @@ impl<B: Backend> Linear<B> {
                 let b = lora.as_ref().map(|lora| parameters.value(lora.b));
                 let product = PackedProduct {
                     x,
-                    weight: packed,
+                    weight: packed.as_ref(),
                     transposed: true,
                     bias: Some(bias),
                     low_rank: z.as_ref().zip(b),
@@ -127,7 +148,7 @@ impl<B: Backend> Linear<B> {
                 product(backend, (x, false), (w, true), false, *precision, &mut y);
                 backend.add_bias(&mut y, bias);
                 if let After::Gelu(slope) = after {
-                    backend.gelu(&mut y, slope);
+                    backend.activate(Activation::Gelu, &mut y, slope);
                 }
             }
         }
@@ -161,7 +182,7 @@ impl<B: Backend> Linear<B> {
                     };
                     let product = PackedProduct {
                         x: dy,
-                        weight: packed,
+                        weight: packed.as_ref(),
                         transposed: false,
                         bias: None,
                         low_rank: None,

@@ -5,12 +5,12 @@ use crate::backend::{
     AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Product, Shape,
 };
 use crate::checkpoint::{Checkpoint, StoredWeight};
-use crate::classifier::{Family, SequenceClassifier};
+use crate::classifier::SequenceClassifier;
 use crate::lora::Method;
 use crate::pass::{Batch, Pass};
 use crate::pool::{Buffer, Pool};
 use crate::{Config, Error};
-use kernels::{Dropout, Precision};
+use kernels::{Activation, Dropout, Precision, RelativeBiasGradient};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,7 +20,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// # Errors
 /// The method does not fit the network.
 pub fn step_bytes(
-    family: Family,
     config: &Config,
     labels: usize,
     method: &Method,
@@ -30,8 +29,7 @@ pub fn step_bytes(
     let meta = Meta::default();
     let checkpoint = Checkpoint::blank();
     let config = config.clone();
-    let mut model =
-        SequenceClassifier::build(&meta, family, config, &checkpoint, labels, method, 0)?;
+    let mut model = SequenceClassifier::build(&meta, config, &checkpoint, labels, method, 0)?;
     model.gradient_checkpointing = gradient_checkpointing;
     let before = meta.count.touched.load(Ordering::Relaxed);
     for lengths in micro_batches {
@@ -244,13 +242,9 @@ impl Backend for Meta {
     ) {
     }
 
-    fn gelu(&self, _: &mut MetaMatrix, _: Option<&mut MetaMatrix>) {}
+    fn activate(&self, _: Activation, _: &mut MetaMatrix, _: Option<&mut MetaMatrix>) {}
 
     fn multiply(&self, _: &mut MetaMatrix, _: &MetaMatrix) {}
-
-    fn tanh(&self, _: &mut MetaMatrix) {}
-
-    fn tanh_backward(&self, _: &MetaMatrix, _: &mut MetaMatrix) {}
 
     fn dropout(&self, x: &MetaMatrix, _: Dropout) -> MetaMatrix {
         self.like(x)
@@ -258,7 +252,7 @@ impl Backend for Meta {
 
     fn attention(
         &self,
-        shape: AttentionShape<'_, Vec<u32>>,
+        shape: AttentionShape<'_, MetaMatrix, Vec<u32>>,
         q: MetaMatrix,
         k: MetaMatrix,
         v: MetaMatrix,
@@ -269,10 +263,15 @@ impl Backend for Meta {
 
     fn attention_backward(
         &self,
-        _: AttentionShape<'_, Vec<u32>>,
+        shape: AttentionShape<'_, MetaMatrix, Vec<u32>>,
         saved: &AttentionSaved<MetaMatrix>,
         _: &MetaMatrix,
+        dbias: Option<&mut MetaMatrix>,
     ) -> [MetaMatrix; 3] {
+        let sequences = shape.cu_q.len() - 1;
+        drop(dbias.map(|table| {
+            self.matrix(1, RelativeBiasGradient::partial_sums(sequences, table.rows, table.columns))
+        }));
         [&saved.q, &saved.k, &saved.v].map(|matrix| self.like(matrix))
     }
 

@@ -12,12 +12,11 @@
 
 use crate::builder::Builder;
 use crate::checkpoint::{Checkpoint, canonical};
-use crate::classifier::Family;
 use crate::config::Config;
 use crate::lora::{LoraConfig, Method};
 use crate::memory::Meta;
 use crate::tensor_file::{StoredTensor, write_stored};
-use crate::{Error, bert, quantized};
+use crate::{Error, quantized};
 use kernels::Nf4Matrix;
 use safetensors::Dtype;
 use std::borrow::Cow;
@@ -58,13 +57,12 @@ impl Quantizer {
     /// has another shape or numbers that are not finite; or one is there twice.
     pub fn open(folder: &Path) -> Result<Quantizer, Error> {
         let config = Config::read(folder)?;
-        let family = Family::of(&config, folder)?;
         let checkpoint = Checkpoint::open(folder)?;
         refuse_quantized(folder, &config, &checkpoint)?;
-        let matrices = packed_matrices(family, &config, &checkpoint)?;
+        let matrices = packed_matrices(&config, &checkpoint)?;
         let class = config.architectures.as_ref().and_then(|classes| classes.first());
-        let bare = class.is_some_and(|class| class == family.encoder());
-        let quantizer = Quantizer { checkpoint, root: family.root(), bare, matrices };
+        let bare = class.is_some_and(|class| class == config.family.encoder);
+        let quantizer = Quantizer { checkpoint, root: config.family.root, bare, matrices };
         quantizer.refuse_double_names(folder)?;
         Ok(quantizer)
     }
@@ -149,13 +147,11 @@ fn refuse_quantized(folder: &Path, config: &Config, checkpoint: &Checkpoint) -> 
 /// Names and shapes [out, in] of the matrices that LoRA freezes: those that the network itself packs
 /// when it is built of this checkpoint, here without keeping a number.
 fn packed_matrices(
-    family: Family,
     config: &Config,
     checkpoint: &Checkpoint,
 ) -> Result<HashMap<String, [usize; 2]>, Error> {
     let (meta, method) = (Meta::default(), Method::Lora(LoraConfig::default()));
-    let mut builder = Builder::new(&meta, checkpoint, config, family.root(), &method, 0);
-    bert::embeddings(&mut builder, family.first_position(config))?;
-    bert::layers(&mut builder)?;
-    Ok(builder.packed.into_iter().collect())
+    let mut builder = Builder::new(&meta, checkpoint, config.family, &method, 0);
+    config.architecture.encoder(&mut builder)?;
+    Ok(builder.packed.into_iter().map(|(name, (shape, _))| (name, shape)).collect())
 }

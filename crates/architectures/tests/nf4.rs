@@ -214,7 +214,9 @@ fn quantized(folder: &Path) -> tempfile::TempDir {
 
 #[test]
 fn a_written_model_trains_as_one_quantised_in_memory() {
-    for fixture in ["bert/model", "bert/classifier", "roberta/model", "roberta/classifier"] {
+    let others = ["albert/model", "distilbert/model", "electra/classifier", "mpnet/model"];
+    let both = ["bert/model", "bert/classifier", "roberta/model", "roberta/classifier"];
+    for fixture in both.into_iter().chain(others) {
         let (folder, _) = source(fixture, |_, _| {});
         let written = quantized(folder.path());
         let isa = Isa::detect().expect("an instruction set");

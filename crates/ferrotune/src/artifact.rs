@@ -129,7 +129,7 @@ fn classifier_config(base: &Base, model: &SequenceClassifier<Cpu>, card: &Card) 
         names.iter().enumerate().map(|(i, name)| (i.to_string(), json!(name))).collect();
     let by_name: serde_json::Map<String, Value> =
         names.iter().enumerate().map(|(i, name)| (name.clone(), json!(i))).collect();
-    config["architectures"] = json!([model.family.architecture()]);
+    config["architectures"] = json!([model.config.family.classifier]);
     config["id2label"] = by_index.into();
     config["label2id"] = by_name.into();
     // What is written is f32, whatever the base was stored as.

@@ -10,6 +10,7 @@
 
 use crate::dropout::{self, Dropout};
 use crate::gemm::{self, After, Epilogue, Matrix, Output, PackedMatrix};
+use crate::relative_bias::{AddBias, RelativeBias, RelativeBiasGradient, SumSlopes};
 use crate::simd::{self, Kernel, Simd};
 use crate::threads;
 use crate::{Isa, Precision};
@@ -32,6 +33,8 @@ pub struct Attention<'a> {
     pub head_size: usize,
     /// Factor on the scores, usually 1/√D.
     pub scale: f32,
+    /// Added to the scores; a sequence's queries are then its first tokens.
+    pub bias: Option<RelativeBias<'a>>,
     /// Dropout on the probabilities.
     pub dropout: Option<Dropout>,
     /// Precision of the products' inputs; softmax is f32.
@@ -56,6 +59,9 @@ struct Scratch {
     scores: Vec<f32>,
     slopes: Vec<f32>,
     factors: Vec<f32>,
+    /// Biases of a head by distance, and their slopes.
+    biases: Vec<f32>,
+    bias_slopes: Vec<f32>,
 }
 
 thread_local!(static SCRATCH: RefCell<Scratch> = RefCell::default());
@@ -73,6 +79,9 @@ impl Attention<'_> {
         assert_eq!(inputs.q.len(), rows(cu_q), "queries");
         assert_eq!(inputs.k.len(), rows(cu_kv), "keys");
         assert_eq!(inputs.v.len(), rows(cu_kv), "values");
+        if let Some(bias) = &self.bias {
+            bias.check(self.heads, cu_q, cu_kv);
+        }
     }
 
     /// Runs `f` for every head of every sequence.
@@ -83,6 +92,7 @@ impl Attention<'_> {
             let range = |cu: &[u32]| cu[sequence] as usize..cu[sequence + 1] as usize;
             let head = Head {
                 attention: self,
+                sequence,
                 index: head,
                 queries: range(self.cu_q),
                 keys: range(self.cu_kv),
@@ -98,6 +108,7 @@ impl Attention<'_> {
 /// One head of one sequence.
 struct Head<'a> {
     attention: &'a Attention<'a>,
+    sequence: usize,
     index: usize,
     queries: Range<usize>,
     keys: Range<usize>,
@@ -125,6 +136,13 @@ impl Head<'_> {
     fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let queries = self.queries.clone();
         queries.clone().step_by(BLOCK).map(move |start| start..(start + BLOCK).min(queries.end))
+    }
+
+    /// This head's biases by distance, in `biases`.
+    fn biases<'f>(&self, biases: &'f mut Vec<f32>) -> Option<&'f [f32]> {
+        let bias = self.attention.bias?;
+        bias.by_distance(self.attention.heads, self.index, self.keys.len(), biases);
+        Some(biases)
     }
 
     /// The mask of a block's probabilities, in `factors`. All of a head's probabilities are one row
@@ -183,11 +201,13 @@ unsafe fn product(
     }
 }
 
+/// The scores of a block's queries q.
 fn scores_into(
     isa: Isa,
     head: &Head<'_>,
-    q: Matrix<'_>,
+    (block, q): (&Range<usize>, Matrix<'_>),
     keys: &PackedMatrix,
+    biases: Option<&[f32]>,
     scores: &mut Vec<f32>,
 ) {
     let columns = keys.columns();
@@ -196,6 +216,10 @@ fn scores_into(
     let epilogue = Epilogue { alpha: head.attention.scale, ..Epilogue::default() };
     // SAFETY: the scratch has BLOCK rows of `columns` numbers.
     unsafe { product(isa, q, keys, output, epilogue) };
+    if let Some(by_distance) = biases {
+        let (first, scores) = (block.start - head.queries.start, &mut scores[..q.rows * columns]);
+        simd::run(isa, AddBias { by_distance, first, columns, scores });
+    }
 }
 
 /// `out` [Q, H] receives the attention, `lse` [Q, heads] each row's log-sum-exp.
@@ -215,12 +239,14 @@ pub fn attention(
     let out = Output { data: out.as_mut_ptr(), row_stride: attention.width() };
     let lse = Output { data: lse.as_mut_ptr(), row_stride: attention.heads };
     attention.for_each_head(|head, scratch| {
-        let Scratch { packed: [keys, values, ..], scores, factors, .. } = scratch;
+        let Scratch { packed: [keys, values, ..], scores, factors, biases, .. } = scratch;
+        let biases = head.biases(biases);
         let columns = head.keys.len();
         keys.pack(isa, attention.precision, head.view(inputs.k, head.keys.clone()).transposed());
         values.pack(isa, attention.precision, head.view(inputs.v, head.keys.clone()));
         for block in head.blocks() {
-            scores_into(isa, &head, head.view(inputs.q, block.clone()), keys, scores);
+            let q = head.view(inputs.q, block.clone());
+            scores_into(isa, &head, (&block, q), keys, biases, scores);
             let scores = &mut scores[..block.len() * columns];
             let factors = head.mask(isa, &block, factors);
             let mut sums = [0.0; BLOCK];
@@ -303,10 +329,10 @@ unsafe fn exponentials<S: Simd>(x: &mut [f32]) -> (f32, f32) {
 }
 
 /// Backward: from `out`, `lse` and `dout` [Q, H] to `dq` [Q, H], `dk` and `dv` [T, H], all three
-/// overwritten.
+/// overwritten, and to the bias's gradient where it is wanted.
 ///
 /// # Panics
-/// Lengths do not fit.
+/// Lengths do not fit, or a gradient is wanted of a bias that is not there.
 #[expect(
     clippy::too_many_arguments,
     reason = "three inputs of forward, three of backward, three results"
@@ -321,6 +347,7 @@ pub fn attention_backward(
     dq: &mut [f32],
     dk: &mut [f32],
     dv: &mut [f32],
+    dbias: Option<RelativeBiasGradient<'_>>,
 ) {
     attention.check(&inputs);
     let queries = inputs.q.len();
@@ -332,8 +359,20 @@ pub fn attention_backward(
     let dk = Output { data: dk.as_mut_ptr(), row_stride };
     let dv = Output { data: dv.as_mut_ptr(), row_stride };
     let scale = Epilogue { alpha: attention.scale, ..Epilogue::default() };
+    let heads = attention.heads;
+    let mut dbias = dbias;
+    let bias_gradient = dbias.as_mut().map(|dbias| {
+        let bias = attention.bias.expect("a bias, since its gradient is wanted");
+        assert_eq!(dbias.table.len(), bias.table.len());
+        let (sequences, buckets) = (attention.cu_q.len() - 1, bias.table.len() / heads);
+        let sums = RelativeBiasGradient::partial_sums(sequences, buckets, heads);
+        assert_eq!(dbias.partial.len(), sums);
+        dbias.partial.fill(0.0);
+        (bias, Output { data: dbias.partial.as_mut_ptr(), row_stride: buckets })
+    });
     attention.for_each_head(|head, scratch| {
-        let Scratch { packed, scores, slopes, factors } = scratch;
+        let Scratch { packed, scores, slopes, factors, biases, bias_slopes } = scratch;
+        let biases = head.biases(biases);
         let [keys_t, keys, values_t, block_q, block_dout] = packed;
         let columns = head.keys.len();
         let (k, v) =
@@ -342,9 +381,11 @@ pub fn attention_backward(
         keys.pack(isa, attention.precision, k);
         values_t.pack(isa, attention.precision, v.transposed());
         slopes.resize(slopes.len().max(BLOCK * columns), 0.0);
+        bias_slopes.clear();
+        bias_slopes.resize(bias_gradient.map_or(0, |_| 2 * columns - 1), 0.0);
         for block in head.blocks() {
             let (q, d) = (head.view(inputs.q, block.clone()), head.view(dout, block.clone()));
-            scores_into(isa, &head, q, keys_t, scores);
+            scores_into(isa, &head, (&block, q), keys_t, biases, scores);
             // dP = dO·Vᵀ
             let output = Output { data: slopes.as_mut_ptr(), row_stride: columns };
             // SAFETY: the scratch has BLOCK rows of `columns` numbers.
@@ -365,6 +406,11 @@ pub fn attention_backward(
                 dout: d,
             };
             simd::run(isa, softmax);
+            if bias_gradient.is_some() {
+                let (first, by_distance) = (block.start - head.queries.start, &mut bias_slopes[..]);
+                let slopes = &slopes[..block.len() * columns];
+                simd::run(isa, SumSlopes { by_distance, first, columns, slopes });
+            }
             let p = Matrix::new(scores, block.len(), columns);
             let ds = Matrix::new(slopes, block.len(), columns);
             block_q.pack(isa, attention.precision, q);
@@ -379,7 +425,18 @@ pub fn attention_backward(
                 product(isa, ds, keys, head.output(dq, block.start), scale);
             }
         }
+        if let Some((bias, partial)) = bias_gradient {
+            let first = (head.sequence * heads + head.index) * partial.row_stride;
+            // SAFETY: the partial sums of this head of this sequence, which this task alone writes.
+            let by_bucket = unsafe {
+                std::slice::from_raw_parts_mut(partial.data.add(first), partial.row_stride)
+            };
+            bias.by_bucket(columns, bias_slopes, by_bucket);
+        }
     });
+    if let Some(dbias) = dbias {
+        dbias.reduce(heads);
+    }
 }
 
 /// Scores become dropped-out probabilities; slopes dP become dS = P ∘ (mask ∘ dP − dO·O).

@@ -1,5 +1,5 @@
 //! CPU compute for fine-tuning transformers: GEMM over packed weights, attention over packed
-//! sequences, LayerNorm, GELU, dropout, cross-entropy, AdamW.
+//! sequences, LayerNorm, activations, dropout, cross-entropy, AdamW.
 //!
 //! Knows no model. Every operation takes the instruction set to use ([`Isa`]) and plain slices,
 //! checks their lengths once, runs on the current [`Threads`], and gives the same bits for any
@@ -17,11 +17,12 @@ mod layer_norm;
 mod lora;
 mod optimizer;
 mod quantized;
+mod relative_bias;
 mod rows;
 mod simd;
 mod threads;
 
-pub use activation::{gelu, multiply, tanh, tanh_backward};
+pub use activation::{Activation, activate, multiply};
 pub use attention::{Attention, AttentionInputs, attention, attention_backward};
 pub use cross_entropy::{CrossEntropy, cross_entropy};
 pub use dropout::{Dropout, Stream, dropout};
@@ -37,6 +38,7 @@ pub use layer_norm::{
 pub use lora::{lora_down, lora_down_backward, lora_partial_sums, lora_up_backward};
 pub use optimizer::{AdamW, adamw};
 pub use quantized::{Int8Matrix, NF4_CODE, Nf4Absmax, Nf4Matrix, QuantizedMatrix, StoredType};
+pub use relative_bias::{RelativeBias, RelativeBiasGradient};
 pub use rows::sum_rows;
 pub use threads::Threads;
 

@@ -17,11 +17,12 @@ use crate::prepared::{split_files, tokenized};
 use crate::progress::{Downloads, bar, print};
 use crate::trainer::{self, Trainer};
 use anyhow::{Result, bail};
-use architectures::{Checkpoint, Cpu, Family, SequenceClassifier};
+use architectures::{Checkpoint, Cpu, SequenceClassifier};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use data::Encoded;
+use std::path::Path;
 use std::time::Instant;
 
 /// Sequences and their length in the workload `step`.
@@ -130,9 +131,8 @@ impl Bench {
         };
         let seed = config.seed;
         let random = |shape: Shape, labels| {
-            let (family, network) = network(shape);
-            let checkpoint = Checkpoint::random(seed);
-            SequenceClassifier::build(&backend, family, network, &checkpoint, labels, &method, seed)
+            let (network, checkpoint) = (network(shape)?, Checkpoint::random(seed));
+            SequenceClassifier::build(&backend, network, &checkpoint, labels, &method, seed)
         };
         let name = |value: &dyn Fn() -> Option<PossibleValue>| {
             value().map(|value| value.get_name().to_owned()).unwrap_or_default()
@@ -152,7 +152,7 @@ impl Bench {
                     SequenceClassifier::load(&backend, &base.folder, 2, &method, seed)?
                 }
             };
-            let split = synthetic(model.config.vocab_size);
+            let split = synthetic(model.config.vocab_size());
             let trainer = Trainer::new(backend, model, &config, Classes::Binary, &split)?;
             return Ok(Bench { trainer, split, what, settings: config });
         }
@@ -229,23 +229,21 @@ fn synthetic(vocabulary: usize) -> Split {
 }
 
 /// The published configurations of these models.
-fn network(shape: Shape) -> (Family, architectures::Config) {
-    let (family, json) = match shape {
-        Shape::RobertaBase => (
-            Family::Roberta,
+fn network(shape: Shape) -> Result<architectures::Config, architectures::Error> {
+    let json = match shape {
+        Shape::RobertaBase => {
             r#"{"model_type": "roberta", "vocab_size": 50265, "hidden_size": 768,
                 "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
                 "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5,
-                "pad_token_id": 1}"#,
-        ),
-        Shape::MinilmL6 => (
-            Family::Bert,
+                "pad_token_id": 1}"#
+        }
+        Shape::MinilmL6 => {
             r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 384,
                 "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536,
-                "max_position_embeddings": 512, "pad_token_id": 0}"#,
-        ),
+                "max_position_embeddings": 512, "pad_token_id": 0}"#
+        }
     };
-    (family, serde_json::from_str(json).expect("a configuration of ours"))
+    architectures::Config::parse(Path::new("built in"), json)
 }
 
 /// The processor's name, where the system tells.
