@@ -38,7 +38,10 @@ mod random;
 mod roberta;
 mod tensor_file;
 
-pub use backend::{AttentionSaved, AttentionShape, Backend, Norm, Product, RelativeBias, Shape};
+pub use backend::{
+    After, AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Product, RelativeBias,
+    Shape,
+};
 pub use checkpoint::{Checkpoint, StoredWeight};
 pub use classifier::{Saved, SequenceClassifier};
 pub use config::Config;
