@@ -51,7 +51,7 @@ def predict_batches(rows: list, batch: int) -> list:
 
 
 def sample(batches: list, share: float) -> tuple[list, float]:
-    """About `share` of the batches, drawn evenly, in their order; and their share of all padded tokens."""
+    """About `share` of the batches, drawn at random, in their order; and their share of all padded tokens."""
     count = max(1, round(share * len(batches)))
     kept = [batches[i] for i in sorted(random.Random(2).sample(range(len(batches)), count))]
     return kept, padded_tokens(kept) / padded_tokens(batches)

@@ -55,7 +55,12 @@ class Trainer:
 
 
 class Predictor:
-    """Logits without gradients, LoRA merged as PEFT's `merge_and_unload` leaves it: the plain network."""
+    """Logits without gradients, LoRA merged as PEFT's `merge_and_unload` leaves it: the plain network.
+
+    In bf16 the weights are bf16 too. Autocast over f32 weights takes as long, within what could be told apart
+    (each at its best batch size, RoBERTa-base 59.9 s of one core and 59.7 s under autocast, MiniLM-L6 8.7 s and
+    8.4 s), while it holds weights of twice the size and rounds them anew in every batch.
+    """
 
     def __init__(self, shape: str, precision: str):
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
