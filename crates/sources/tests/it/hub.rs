@@ -271,14 +271,29 @@ fn refusals_say_what_to_do() {
 }
 
 #[test]
-fn pickled_weights_alone_are_named() {
-    let cache = tempfile::tempdir().expect("temporary folder");
+fn pickled_weights_are_fetched_where_there_are_no_others() {
+    let fetched = |files: Files| {
+        let cache = tempfile::tempdir().expect("temporary folder");
+        let server = hub("org/old", files, String::new());
+        let found = model("org/old", &settings(&server.url, cache.path()), &Silent)
+            .unwrap_or_else(|e| panic!("{e}"));
+        let entries = fs::read_dir(found.path).expect("a folder");
+        let mut names: Vec<String> =
+            entries.map(|e| e.expect("entry").file_name().into_string().expect("UTF-8")).collect();
+        names.sort();
+        names
+    };
     let mut files = model_files();
     files.remove("model.safetensors");
-    files.insert("pytorch_model.bin", b"pickle".to_vec());
-    let server = hub("org/old", files, String::new());
-    let error = model("org/old", &settings(&server.url, cache.path()), &Silent).expect_err("bin");
-    assert!(error.to_string().contains("safetensors are needed"), "{error}");
+    let index = r#"{"weight_map":{"a":"pytorch_model-1.bin"}}"#;
+    files.insert("pytorch_model.bin.index.json", index.into());
+    files.insert("pytorch_model-1.bin", b"shard".to_vec());
+    let shards = ["pytorch_model-1.bin", "pytorch_model.bin.index.json", "tokenizer.json"];
+    assert_eq!(fetched(files.clone())[1..], shards);
+    files.insert("pytorch_model.bin", b"whole".to_vec());
+    assert_eq!(fetched(files.clone())[1..], ["pytorch_model.bin", "tokenizer.json"]);
+    files.insert("model.safetensors", b"safe".to_vec());
+    assert_eq!(fetched(files)[1..], ["model.safetensors", "tokenizer.json"]);
 }
 
 #[test]
