@@ -7,13 +7,18 @@ tokenizer.json, and ids.json: for each of the texts AutoTokenizer's ids, special
 tokenizers are trained on the invented clauses of examples/demo and a few lines of other scripts.
 """
 
+import contextlib
 import io
 import json
 import sys
+import tempfile
+from collections import Counter
 from pathlib import Path
 
 import sentencepiece
-from tokenizers import ByteLevelBPETokenizer, BertWordPieceTokenizer
+from tokenizers import ByteLevelBPETokenizer
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
@@ -55,13 +60,14 @@ TEXTS = [
     "[CLS] we may [SEP] end [MASK] [PAD] [UNK] x[MASK]y [ MASK ] [mask] [cls]",
     "<s> we may </s> end <mask> <pad> <unk> x<mask>y  <mask>  < mask > <MASK> <s></s>",
     "extra <special> token and  <special>x [NEW] [new] wordynew",
+    "a[NEW]b we<special>  may <special> end<none>x",
     "▁we ▁ may▁end ▁▁your Ġaccount Ċ ##end ## #",
     "https://example.org/a?b=c&d=%20#e mailto:x@y.z C:\\path\\file.txt",
     "\u0301", "\u200d", "\ufe0f", "\ud7ff", "\ue000", "\uf8ff", "\uffff", "\U0001f600", "\U000e0001", "\U0010ffff",
     "x\u00a0y\u2000z\u2009u\u202fv\u205fw\u1680q\u180er\u2060s",
     "\u0600\u06dd\u070f\u08e2 ٣٤٥ १२३ ੧੨",
     "\u1100\u1161\u11a8 \uac01 \u1112\u1161\u11ab", "ﷺ ﷽ ㍿ ㏂ ΐ ẛ̣",
-    "\x1c\x1d\x1e\x1f \x0b\x0c x\x0by\x0cz", "end.\n\n\n  - we\n  - may\n\t* end", "tail spaces   ", "tail newline\n\n",
+    "\x1c\x1d\x1e\x1f \x0b\x0c x\x0by\x0cz", "end.\n\n\n  - we\n  - may\n\t* end", "\u00a0we may", "\u3000we  \u2003", "tail spaces   ", "tail newline\n\n",
     "a\u0085\u0085b\u2028\u2028c\u180e\u180ed\u200b\u200be\u00a0\u00a0f\x1c\x1cg\u3000\u3000h\ufeff\ufeffi\x0b\x0bj \u00a0k",
 ]
 
@@ -76,9 +82,18 @@ def write_json(path: Path, value: object) -> None:
 
 
 def wordpiece(folder: Path, lowercase: bool) -> None:
-    trained = BertWordPieceTokenizer(lowercase=lowercase)
-    trained.train_from_iterator(demo(), vocab_size=420, min_frequency=2, show_progress=False)
-    trained.save_model(str(folder))
+    """Not by the trainer of WordPiece, whose vocabulary is another each time."""
+    normalizer = BertNormalizer(lowercase=lowercase)
+    words = Counter(
+        word for text in demo() for word, _ in BertPreTokenizer().pre_tokenize_str(normalizer.normalize_str(text))
+    )
+    characters = sorted({character for word in words for character in word})
+    frequent = sorted(words, key=lambda word: (-words[word], word))[:150]
+    endings = Counter(word[-n:] for word in words for n in (2, 3) if len(word) > n)
+    suffixes = sorted(endings, key=lambda ending: (-endings[ending], ending))[:40]
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{c}" for c in characters)]
+    vocab += [word for word in frequent if len(word) > 1] + [f"##{suffix}" for suffix in suffixes]
+    (folder / "vocab.txt").write_text("\n".join(vocab) + "\n", encoding="utf-8")
 
 
 def byte_level(folder: Path, specials: list[str]) -> None:
@@ -90,16 +105,16 @@ def byte_level(folder: Path, specials: list[str]) -> None:
 
 
 def unigram(path: Path, **options: object) -> None:
-    rules = path.with_suffix(".tsv")
-    code = lambda text: " ".join(f"{ord(c):X}" for c in text)
-    rules.write_text("".join(f"{code(a)}\t{code(b)}\n" for a, b in RULES.items()))
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(demo()), model_writer=model, model_type="unigram", vocab_size=300, num_threads=1,
-        character_coverage=0.99, normalization_rule_tsv=str(rules), minloglevel=2, **options,
-    )
+    code = lambda text: " ".join(f"{ord(c):X}" for c in text)
+    # The model holds the name of the table: a relative one is the same everywhere.
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path("rules.tsv").write_text("".join(f"{code(a)}\t{code(b)}\n" for a, b in RULES.items()))
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(demo()), model_writer=model, model_type="unigram", vocab_size=300, num_threads=1,
+            character_coverage=0.99, normalization_rule_tsv="rules.tsv", minloglevel=2, **options,
+        )
     path.write_bytes(model.getvalue())
-    rules.unlink()
 
 
 def bert(folder: Path) -> None:
@@ -117,12 +132,15 @@ def bert_cased(folder: Path) -> None:
 
 def bert_added(folder: Path) -> None:
     wordpiece(folder, lowercase=True)
-    config = {"do_lower_case": True, "strip_accents": False, "tokenizer_class": "BertTokenizerFast"}
+    config = {
+        "do_lower_case": True, "strip_accents": False, "tokenizer_class": "BertTokenizerFast",
+        "cls_token": {"__type": "AddedToken", "content": "[CLS]"},
+    }
     write_json(folder / "tokenizer_config.json", config)
     mask = {"content": "[MASK]", "lstrip": True, "rstrip": False, "normalized": False, "single_word": False}
     special = {"additional_special_tokens": ["<special>"], "mask_token": mask}
     write_json(folder / "special_tokens_map.json", special)
-    write_json(folder / "added_tokens.json", {"[NEW]": 421, "<special>": 420, "wordynew": 422})
+    write_json(folder / "added_tokens.json", {"[NEW]": 9001, "<special>": 9000, "wordynew": 9002})
 
 
 def bert_decoder(folder: Path) -> None:
@@ -134,7 +152,7 @@ def bert_decoder(folder: Path) -> None:
     vocab = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
     config = {
         "added_tokens_decoder": {str(vocab.index(name)): added(name) for name in names}
-        | {"420": added("<special>", rstrip=True), "421": added("[NEW]", special=False, normalized=True, single_word=True)},
+        | {"9000": added("<special>", rstrip=True), "9001": added("[NEW]", special=False, normalized=True, single_word=True)},
         "cls_token": "[CLS]", "mask_token": "[MASK]", "sep_token": "[SEP]", "unk_token": "[UNK]", "pad_token": "[PAD]",
     }
     write_json(folder / "tokenizer_config.json", config)
@@ -146,8 +164,11 @@ def roberta(folder: Path) -> None:
 
 def roberta_prefix(folder: Path) -> None:
     byte_level(folder, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
-    special = {"content": "<mask>", "lstrip": True, "rstrip": False, "normalized": True, "single_word": False}
-    config = {"add_prefix_space": True, "mask_token": special | {"__type": "AddedToken"}, "trim_offsets": True}
+    mask = {"content": "<mask>", "lstrip": True, "rstrip": False, "normalized": True, "single_word": False}
+    config = {
+        "add_prefix_space": True, "trim_offsets": True, "mask_token": mask | {"__type": "AddedToken"},
+        "extra_special_tokens": [mask | {"content": "<special>", "lstrip": False, "rstrip": True, "__type": "AddedToken"}],
+    }
     write_json(folder / "tokenizer_config.json", config)
 
 
@@ -174,6 +195,12 @@ def big_bird(folder: Path) -> None:
     unigram(folder / "spiece.model", pad_id=0, eos_id=1, bos_id=2, unk_id=100, control_symbols=symbols)
 
 
+def big_bird_extra(folder: Path) -> None:
+    big_bird(folder)
+    config = {"extra_special_tokens": ["<special>"], "add_prefix_space": False, "unk_token": "<none>"}
+    write_json(folder / "tokenizer_config.json", config)
+
+
 def xlm_roberta(folder: Path) -> None:
     unigram(folder / "sentencepiece.bpe.model")
 
@@ -193,15 +220,26 @@ def deberta_v2_lower(folder: Path) -> None:
 
 
 MODELS = {
-    bert: "bert", bert_cased: "bert", bert_added: "electra", bert_decoder: "distilbert", roberta: "roberta",
-    roberta_prefix: "longformer", deberta: "deberta", albert: "albert", albert_cased: "albert", big_bird: "big_bird",
-    xlm_roberta: "xlm-roberta", deberta_v2: "deberta-v2", deberta_v2_lower: "deberta-v2",
+    bert: "bert",
+    bert_cased: "bert",
+    bert_added: "electra",
+    bert_decoder: "distilbert",
+    roberta: "roberta",
+    roberta_prefix: "longformer",
+    deberta: "deberta",
+    albert: "albert",
+    albert_cased: "albert",
+    big_bird: "big_bird",
+    big_bird_extra: "big_bird",
+    xlm_roberta: "xlm-roberta",
+    deberta_v2: "deberta-v2",
+    deberta_v2_lower: "deberta-v2",
 }
 
 
 def main() -> None:
     logging.set_verbosity_error()
-    root = Path(sys.argv[1])
+    root = Path(sys.argv[1]).absolute()
     root.mkdir(parents=True, exist_ok=True)
     write_json(root / "texts.json", TEXTS)
     for write, model_type in MODELS.items():

@@ -20,7 +20,7 @@ pub enum Error {
 
     /// A folder that is no complete model.
     #[error(
-        "model {name:?} lacks {missing} in {place}; looked for config.json, tokenizer.json, and \
+        "model {name:?} lacks {missing} in {place}; looked for config.json, a tokenizer, and \
          model.safetensors or pytorch_model.bin, or an index (….index.json) of either with every \
          shard it names"
     )]

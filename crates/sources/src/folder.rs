@@ -1,6 +1,7 @@
 //! What a whole model folder holds, and the check that it does. The weights are the first that
 //! there is of `model.safetensors`, its index (`model.safetensors.index.json`) with every shard it
-//! names, and the same of `pytorch_model.bin`.
+//! names, and the same of `pytorch_model.bin`. The tokenizer is `tokenizer.json`, or the files that
+//! a model was published with before there was one.
 //!
 //! Refuses an index whose shard names are anything but plain file names of its format: a name
 //! such as `../x` would otherwise be read, or downloaded, outside the folder.
@@ -14,9 +15,18 @@ use serde::Deserialize;
 use crate::Error;
 
 pub(crate) const CONFIG: &str = "config.json";
-pub(crate) const TOKENIZER: &str = "tokenizer.json";
+/// Sets of files that can be a tokenizer, in the order in which they are looked for.
+pub(crate) const TOKENIZERS: [&[&str]; 6] = [
+    &["tokenizer.json"],
+    &["vocab.txt"],
+    &["vocab.json", "merges.txt"],
+    &["spiece.model"],
+    &["sentencepiece.bpe.model"],
+    &["spm.model"],
+];
 /// Taken along when they exist.
-pub(crate) const OPTIONAL: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
+pub(crate) const OPTIONAL: [&str; 3] =
+    ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
 /// In the order in which they are looked for.
 pub(crate) const WEIGHTS: [Weights; 2] = [
     Weights {
@@ -73,6 +83,17 @@ impl Weights {
     }
 }
 
+/// The tokenizer's files among those that there are.
+pub(crate) fn tokenizer(has: impl Fn(&str) -> bool) -> Option<&'static [&'static str]> {
+    TOKENIZERS.into_iter().find(|files| files.iter().all(|file| has(file)))
+}
+
+/// What is said to be missing where there is no tokenizer.
+pub(crate) fn no_tokenizer() -> String {
+    let sets = TOKENIZERS.map(|files| files.join(" with "));
+    format!("{} (or {})", sets[0], sets[1..].join(", "))
+}
+
 /// What is said to be missing where there are no weights at all.
 pub(crate) fn no_weights() -> String {
     let [first, second] = &WEIGHTS;
@@ -82,8 +103,13 @@ pub(crate) fn no_weights() -> String {
 /// The files that a model folder still needs; empty when it is whole.
 pub(crate) fn missing(folder: &Path) -> Result<Vec<String>, Error> {
     let has = |file: &str| folder.join(file).is_file();
-    let mut missing: Vec<String> =
-        [CONFIG, TOKENIZER].into_iter().filter(|f| !has(f)).map(String::from).collect();
+    let mut missing = Vec::new();
+    if !has(CONFIG) {
+        missing.push(CONFIG.to_owned());
+    }
+    if tokenizer(has).is_none() {
+        missing.push(no_tokenizer());
+    }
     for weights in &WEIGHTS {
         if has(weights.whole) {
             return Ok(missing);
@@ -133,9 +159,10 @@ mod tests {
         let folder = folder_with(&[]);
         let text = check("m", folder.path()).expect_err("empty").to_string();
         assert!(
-            text.contains("lacks config.json, tokenizer.json, model.safetensors (or"),
+            text.contains("lacks config.json, tokenizer.json (or vocab.txt, vocab.json with"),
             "{text}"
         );
+        assert!(text.contains("spm.model), model.safetensors (or"), "{text}");
         assert!(text.contains(&folder.path().display().to_string()), "{text}");
     }
 
@@ -148,7 +175,7 @@ mod tests {
             let index = format!(r#"{{"metadata":{{}},"weight_map":{{"a":"{one}","b":"{two}"}}}}"#);
             let folder = folder_with(&[
                 (CONFIG, "{}"),
-                (TOKENIZER, "{}"),
+                ("tokenizer.json", "{}"),
                 (weights.index, &index),
                 (one, ""),
             ]);
@@ -160,9 +187,22 @@ mod tests {
     }
 
     #[test]
+    fn a_tokenizer_may_be_a_vocabulary() {
+        let folder = folder_with(&[(CONFIG, "{}"), ("model.safetensors", ""), ("vocab.json", "")]);
+        let text = check("m", folder.path()).expect_err("half a tokenizer").to_string();
+        assert!(text.contains("lacks tokenizer.json (or vocab.txt"), "{text}");
+        durable::write(&folder.path().join("merges.txt"), b"").expect("written");
+        check("m", folder.path()).expect("whole");
+        let has = |file: &str| folder.path().join(file).is_file();
+        assert_eq!(tokenizer(has), Some(&["vocab.json", "merges.txt"][..]));
+        durable::write(&folder.path().join("tokenizer.json"), b"").expect("written");
+        assert_eq!(tokenizer(has), Some(&["tokenizer.json"][..]));
+    }
+
+    #[test]
     fn pickled_weights_do_and_safetensors_come_first() {
         let pickle = WEIGHTS[1].whole;
-        let folder = folder_with(&[(CONFIG, "{}"), (TOKENIZER, "{}"), (pickle, "")]);
+        let folder = folder_with(&[(CONFIG, "{}"), ("tokenizer.json", "{}"), (pickle, "")]);
         check("m", folder.path()).expect("whole");
         let index = r#"{"weight_map":{"a":"model-1.safetensors"}}"#;
         durable::write(&folder.path().join(WEIGHTS[0].index), index.as_bytes()).expect("written");

@@ -11,7 +11,7 @@
 mod cache;
 mod remote;
 
-use crate::folder::{CONFIG, OPTIONAL, TOKENIZER, WEIGHTS, no_weights};
+use crate::folder::{CONFIG, OPTIONAL, TOKENIZERS, WEIGHTS, no_tokenizer, no_weights};
 use crate::name::HubId;
 use crate::{Error, ModelFolder, Origin, Progress, Settings, folder};
 
@@ -81,11 +81,10 @@ pub(crate) fn model(
     }
 
     let snapshot = Snapshot::new(&remote, commit, progress);
-    for file in [CONFIG, TOKENIZER] {
-        if snapshot.fetch(file)?.is_none() {
-            return Err(incomplete(name, file, &remote));
-        }
+    if snapshot.fetch(CONFIG)?.is_none() {
+        return Err(incomplete(name, CONFIG, &remote));
     }
+    fetch_tokenizer(name, &remote, &snapshot)?;
     for file in OPTIONAL {
         snapshot.fetch(file)?;
     }
@@ -93,6 +92,20 @@ pub(crate) fn model(
     folder::check(name, &snapshot.folder)?;
     cache::write_ref(settings, Kind::Model, id, &snapshot.commit)?;
     Ok(found(Cached { folder: snapshot.folder, commit: snapshot.commit }))
+}
+
+/// The first set of files that the repository has whole.
+fn fetch_tokenizer(name: &str, remote: &Remote, snapshot: &Snapshot) -> Result<(), Error> {
+    for files in TOKENIZERS {
+        let mut whole = true;
+        for file in files {
+            whole = whole && snapshot.fetch(file)?.is_some();
+        }
+        if whole {
+            return Ok(());
+        }
+    }
+    Err(incomplete(name, &no_tokenizer(), remote))
 }
 
 fn fetch_weights(name: &str, remote: &Remote, snapshot: &Snapshot) -> Result<(), Error> {

@@ -43,7 +43,7 @@ pub enum Origin {
     Wheel,
 }
 
-/// A local folder that holds a whole model: `config.json`, `tokenizer.json` and weights.
+/// A local folder that holds a whole model: `config.json`, a tokenizer and weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelFolder {
     /// The folder.

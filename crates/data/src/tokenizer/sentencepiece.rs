@@ -180,3 +180,32 @@ impl<'a> Message<'a> {
         Ok(taken)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_changed_byte_and_every_cut_is_an_error_or_another_model() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tokenizers/big_bird");
+        let whole = std::fs::read(format!("{path}/spiece.model")).expect("a fixture");
+        let model = parse(&whole).expect("a model");
+        assert_eq!((model.pieces.len(), model.unk_id), (300, 100));
+        assert_eq!(model.pieces[65].text, "[CLS]");
+        assert_eq!(model.pieces[65].kind, Kind::Control);
+        assert!(model.pieces[299].score < -1.0);
+        assert!(model.charsmap.len() > 100);
+        let mut refused = 0;
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            for change in [0x01, 0x04, 0x80, 0xff] {
+                changed[at] = whole[at] ^ change;
+                refused += usize::from(parse(&changed).is_err());
+            }
+            if let Ok(cut) = parse(&whole[..at]) {
+                assert!(cut.pieces.len() <= 300);
+            }
+        }
+        assert!(refused > whole.len() / 10, "{refused} of {}", whole.len());
+    }
+}

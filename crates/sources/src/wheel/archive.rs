@@ -12,7 +12,7 @@ use std::path::Path;
 use zip::ZipArchive;
 
 use crate::Error;
-use crate::folder::{CONFIG, OPTIONAL, TOKENIZER, WEIGHTS, no_weights};
+use crate::folder::{CONFIG, OPTIONAL, WEIGHTS, no_weights, tokenizer};
 
 /// All files of a model together.
 const SIZE_LIMIT: u64 = 8 << 30;
@@ -103,8 +103,10 @@ impl Archive {
     }
 
     fn extract(&mut self, prefix: &str, target: &Path) -> Result<(), Error> {
-        let mut wanted = vec![CONFIG.to_owned(), TOKENIZER.to_owned()];
-        wanted.extend(OPTIONAL.map(String::from));
+        let has = |file: &str| self.names.contains(&format!("{prefix}{file}"));
+        let mut wanted = vec![CONFIG.to_owned()];
+        let tokenizer = tokenizer(has).unwrap_or_default();
+        wanted.extend(tokenizer.iter().chain(&OPTIONAL).map(|&file| file.to_owned()));
         for weights in &WEIGHTS {
             if self.names.contains(&format!("{prefix}{}", weights.whole)) {
                 wanted.push(weights.whole.to_owned());
@@ -222,28 +224,29 @@ mod tests {
     #[test]
     fn the_shallowest_model_is_unpacked_and_nothing_else() {
         let names = extract(&archive(&MODEL), 100).expect("extracted");
-        assert_eq!(names, [CONFIG, "model.safetensors", TOKENIZER]);
+        assert_eq!(names, [CONFIG, "model.safetensors", "tokenizer.json"]);
         let inner = archive(&MODEL);
         let nested = archive(&[("m/__init__.py", b""), ("m/model.zip", &inner)]);
         assert_eq!(extract(&nested, 4096).expect("nested").len(), 3);
     }
 
     #[test]
-    fn pickled_weights_are_taken_where_there_are_no_others() {
+    fn pickled_weights_and_a_vocabulary_are_taken_where_there_is_nothing_newer() {
         let index: &[u8] = br#"{"weight_map":{"a":"pytorch_model-1.bin"}}"#;
         let mut entries = vec![
             ("m/config.json", &b"{}"[..]),
             ("m/pytorch_model.bin.index.json", index),
             ("m/pytorch_model-1.bin", b"shard"),
+            ("m/vocab.txt", b"[UNK]"),
+            ("m/vocab.json", b"{}"),
         ];
-        let names = extract(&archive(&entries), 1000).expect("sharded");
-        assert_eq!(names, [CONFIG, "pytorch_model-1.bin", "pytorch_model.bin.index.json"]);
+        let whole = |entries: &[(&str, &[u8])]| extract(&archive(entries), 1000).expect("whole");
+        let shards = ["pytorch_model-1.bin", "pytorch_model.bin.index.json", "vocab.txt"];
+        assert_eq!(whole(&entries)[1..], shards);
         entries.push(("m/pytorch_model.bin", b"whole"));
-        let names = extract(&archive(&entries), 1000).expect("whole");
-        assert_eq!(names, [CONFIG, "pytorch_model.bin"]);
+        assert_eq!(whole(&entries), [CONFIG, "pytorch_model.bin", "vocab.txt"]);
         entries.push(("m/model.safetensors", b"safe"));
-        let names = extract(&archive(&entries), 1000).expect("safe");
-        assert_eq!(names, [CONFIG, "model.safetensors"]);
+        assert_eq!(whole(&entries), [CONFIG, "model.safetensors", "vocab.txt"]);
     }
 
     #[test]

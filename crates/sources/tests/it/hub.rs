@@ -271,7 +271,7 @@ fn refusals_say_what_to_do() {
 }
 
 #[test]
-fn pickled_weights_are_fetched_where_there_are_no_others() {
+fn older_files_are_fetched_where_there_are_no_others() {
     let fetched = |files: Files| {
         let cache = tempfile::tempdir().expect("temporary folder");
         let server = hub("org/old", files, String::new());
@@ -293,7 +293,29 @@ fn pickled_weights_are_fetched_where_there_are_no_others() {
     files.insert("pytorch_model.bin", b"whole".to_vec());
     assert_eq!(fetched(files.clone())[1..], ["pytorch_model.bin", "tokenizer.json"]);
     files.insert("model.safetensors", b"safe".to_vec());
-    assert_eq!(fetched(files)[1..], ["model.safetensors", "tokenizer.json"]);
+    assert_eq!(fetched(files.clone())[1..], ["model.safetensors", "tokenizer.json"]);
+
+    // So is the tokenizer that a model was published with.
+    files.remove("tokenizer.json");
+    files.insert("spiece.model", b"pieces".to_vec());
+    files.insert("added_tokens.json", b"{}".to_vec());
+    let names = fetched(files.clone());
+    assert_eq!(names, ["added_tokens.json", "config.json", "model.safetensors", "spiece.model"]);
+    files.insert("merges.txt", b"a b".to_vec());
+    files.insert("vocab.json", b"{}".to_vec());
+    assert_eq!(fetched(files)[2..], ["merges.txt", "model.safetensors", "vocab.json"]);
+}
+
+#[test]
+fn a_model_without_a_tokenizer_says_what_could_be_one() {
+    let cache = tempfile::tempdir().expect("temporary folder");
+    let mut files = model_files();
+    files.remove("tokenizer.json");
+    files.insert("vocab.json", b"{}".to_vec());
+    let server = hub("org/old", files, String::new());
+    let error = model("org/old", &settings(&server.url, cache.path()), &Silent).expect_err("half");
+    let expected = "lacks tokenizer.json (or vocab.txt, vocab.json with merges.txt, spiece.model";
+    assert!(error.to_string().contains(expected), "{error}");
 }
 
 #[test]
