@@ -67,8 +67,10 @@ TEXTS = [
     "x\u00a0y\u2000z\u2009u\u202fv\u205fw\u1680q\u180er\u2060s",
     "\u0600\u06dd\u070f\u08e2 ٣٤٥ १२३ ੧੨",
     "\u1100\u1161\u11a8 \uac01 \u1112\u1161\u11ab", "ﷺ ﷽ ㍿ ㏂ ΐ ẛ̣",
-    "\x1c\x1d\x1e\x1f \x0b\x0c x\x0by\x0cz", "end.\n\n\n  - we\n  - may\n\t* end", "\u00a0we may", "\u3000we  \u2003", "tail spaces   ", "tail newline\n\n",
-    "a\u0085\u0085b\u2028\u2028c\u180e\u180ed\u200b\u200be\u00a0\u00a0f\x1c\x1cg\u3000\u3000h\ufeff\ufeffi\x0b\x0bj \u00a0k",
+    "\x1c\x1d\x1e\x1f \x0b\x0c x\x0by\x0cz",
+    "end.\n\n\n  - we\n  - may\n\t* end", "\u00a0we may", "\u3000we  \u2003", "tail spaces   ", "tail newline\n\n",
+    "a\u0085\u0085b\u2028\u2028c\u180e\u180ed\u200b\u200be\u00a0\u00a0f",
+    "\x1c\x1cg\u3000\u3000h\ufeff\ufeffi\x0b\x0bj \u00a0k",
 ]
 
 
@@ -152,7 +154,10 @@ def bert_decoder(folder: Path) -> None:
     vocab = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
     config = {
         "added_tokens_decoder": {str(vocab.index(name)): added(name) for name in names}
-        | {"9000": added("<special>", rstrip=True), "9001": added("[NEW]", special=False, normalized=True, single_word=True)},
+        | {
+            "9000": added("<special>", rstrip=True),
+            "9001": added("[NEW]", special=False, normalized=True, single_word=True),
+        },
         "cls_token": "[CLS]", "mask_token": "[MASK]", "sep_token": "[SEP]", "unk_token": "[UNK]", "pad_token": "[PAD]",
     }
     write_json(folder / "tokenizer_config.json", config)
@@ -167,7 +172,9 @@ def roberta_prefix(folder: Path) -> None:
     mask = {"content": "<mask>", "lstrip": True, "rstrip": False, "normalized": True, "single_word": False}
     config = {
         "add_prefix_space": True, "trim_offsets": True, "mask_token": mask | {"__type": "AddedToken"},
-        "extra_special_tokens": [mask | {"content": "<special>", "lstrip": False, "rstrip": True, "__type": "AddedToken"}],
+        "extra_special_tokens": [
+            mask | {"content": "<special>", "lstrip": False, "rstrip": True, "__type": "AddedToken"},
+        ],
     }
     write_json(folder / "tokenizer_config.json", config)
 
@@ -188,6 +195,7 @@ def albert_cased(folder: Path) -> None:
     albert(folder)
     config = {"do_lower_case": False, "keep_accents": True, "remove_space": True}
     write_json(folder / "tokenizer_config.json", config)
+    write_json(folder / "special_tokens_map.json", {"additional_special_tokens": ["<special>"]})
 
 
 def big_bird(folder: Path) -> None:
@@ -197,12 +205,16 @@ def big_bird(folder: Path) -> None:
 
 def big_bird_extra(folder: Path) -> None:
     big_bird(folder)
-    config = {"extra_special_tokens": ["<special>"], "add_prefix_space": False, "unk_token": "<none>"}
+    config = {
+        "extra_special_tokens": ["<special>"], "add_prefix_space": False, "unk_token": "<none>", "mask_token": "[MASK]",
+    }
     write_json(folder / "tokenizer_config.json", config)
 
 
 def xlm_roberta(folder: Path) -> None:
     unigram(folder / "sentencepiece.bpe.model")
+    write_json(folder / "special_tokens_map.json", {"extra_special_tokens": ["<special>"]})
+    write_json(folder / "added_tokens.json", {"<special>": 9000, "[NEW]": 9001})
 
 
 def deberta_v2(folder: Path) -> None:

@@ -110,3 +110,20 @@ fn errors_name_the_file_and_what_is_wrong_with_it() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn numbers_that_are_not_finite_are_refused_with_their_place() {
+    let whole = std::fs::read(fixture("legacy.bin")).expect("the fixture");
+    let (_, numbers) = open("legacy.bin").tensor("cube").expect("readable").expect("there");
+    let first: Vec<u8> = numbers.iter().take(3).flat_map(|x| x.to_le_bytes()).collect();
+    let at = whole.windows(12).position(|window| window == first).expect("the numbers");
+    for (value, shown) in [(f32::NAN, "NaN"), (f32::NEG_INFINITY, "-inf")] {
+        let mut damaged = whole.clone();
+        damaged[at + 8..at + 12].copy_from_slice(&value.to_le_bytes());
+        let folder = folder_with(&[("weights.bin", &damaged)]);
+        let file = TensorFile::open(&folder.path().join("weights.bin")).expect("no check sum");
+        let error = file.tensor("cube").expect_err("not finite").to_string();
+        assert!(error.contains(&format!("tensor `cube` holds {shown} at index 2")), "{error}");
+        file.tensor("float").expect("another storage");
+    }
+}

@@ -13,8 +13,8 @@ use super::error::PytorchError;
 use super::value::{Global, Heap, Storage, Tensor, Value, global, integer};
 use std::collections::HashMap;
 
-/// A tensor takes about 60.
-const OPCODE_LIMIT: usize = 1 << 22;
+/// A tensor takes about 60. An opcode makes at most 60 bytes or so on the heap.
+const OPCODE_LIMIT: usize = 1 << 20;
 /// Pickles set dictionary items in batches of 1000 pairs.
 const STACK_LIMIT: usize = 1 << 14;
 const MARK_LIMIT: usize = 1 << 6;

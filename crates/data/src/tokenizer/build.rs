@@ -38,8 +38,8 @@ pub(super) struct Parts {
     pub pre_tokenizer: PreTokenizerWrapper,
     /// Roles of the special tokens around a text.
     pub ends: [&'static str; 2],
-    /// Tokens of the model that are found in a text before it is split.
-    pub pieces: Vec<Special>,
+    /// Tokens of a SentencePiece model that are found in a text before it is split.
+    pub pieces: Option<Vec<Special>>,
 }
 
 /// Builds the folder's tokenizer. It may panic on hostile files.
@@ -109,7 +109,7 @@ fn word_piece(source: &Source<'_>, content: &[u8]) -> Result<Parts> {
         normalizer: Some(normalizer.into()),
         pre_tokenizer: BertPreTokenizer.into(),
         ends: ["cls_token", "sep_token"],
-        pieces: Vec::new(),
+        pieces: None,
     })
 }
 
@@ -125,7 +125,7 @@ fn byte_level(source: &Source<'_>, content: &[u8]) -> Result<Parts> {
         normalizer: None,
         pre_tokenizer: ByteLevel::new(source.flag("add_prefix_space", false), true, true).into(),
         ends: ["cls_token", "sep_token"],
-        pieces: Vec::new(),
+        pieces: None,
     })
 }
 

@@ -23,9 +23,11 @@ const NAMED: [&str; 7] =
 pub(super) struct Settings {
     options: Map<String, Value>,
     /// Special tokens by role, in the order of [`NAMED`].
-    named: Vec<(&'static str, Special)>,
+    named: Vec<(&'static str, Option<Special>)>,
     /// Further ones, if any file names some.
     extra: Option<Vec<Special>>,
+    /// As `extra`, but of less weight than a model's own.
+    additional: Option<Vec<Special>>,
     /// Tokens added before all others, in the order of their ids.
     added: Vec<Special>,
 }
@@ -33,24 +35,28 @@ pub(super) struct Settings {
 /// A token as a file describes it.
 #[derive(Debug, Clone, serde::Deserialize)]
 pub(super) struct Special {
-    pub content: String,
+    content: String,
     #[serde(default)]
     single_word: bool,
     #[serde(default)]
-    pub lstrip: bool,
+    lstrip: bool,
     #[serde(default)]
     rstrip: bool,
     /// Where absent, special tokens are not and others are.
     normalized: Option<bool>,
     #[serde(default)]
     special: bool,
+    /// Only its text was given.
+    #[serde(skip)]
+    plain: bool,
 }
 
 impl Special {
     fn new(content: &str) -> Special {
         let content = content.to_owned();
-        let (normalized, special) = (None, true);
-        Special { content, single_word: false, lstrip: false, rstrip: false, normalized, special }
+        let (single_word, lstrip, rstrip) = (false, false, false);
+        let (normalized, special, plain) = (None, true, true);
+        Special { content, single_word, lstrip, rstrip, normalized, special, plain }
     }
 
     /// A token that SentencePiece never splits; control tokens are special.
@@ -85,76 +91,59 @@ impl Settings {
     pub fn read(folder: &Path, family: Family) -> Result<Settings> {
         let path = folder.join(SETTINGS);
         let options: Map<String, Value> = files::json(&path)?.unwrap_or_default();
-        let mut given: Vec<(&str, Option<Special>)> = Vec::new();
-        for name in NAMED {
-            match options.get(name) {
-                None => {}
-                Some(Value::Null) => given.push((name, None)),
-                Some(value) => given.push((name, Some(Special::parse(value, &path)?))),
-            }
-        }
-        let mut extra = match options.get("extra_special_tokens") {
-            Some(value) if has_tokens(value) => Some(parse_all(value, &path)?),
-            _ => options
-                .get("additional_special_tokens")
-                .filter(|value| !value.is_null())
-                .map(|value| parse_all(value, &path))
-                .transpose()?,
+        let defaults = family.special_tokens().iter();
+        let mut settings = Settings {
+            named: defaults.map(|(role, text)| (*role, Some(Special::new(text)))).collect(),
+            extra: match options.get("extra_special_tokens") {
+                Some(value) if has_tokens(value) => Some(parse_all(value, &path)?),
+                _ => tokens_of(&options, "additional_special_tokens", &path)?,
+            },
+            additional: None,
+            added: Vec::new(),
+            options: Map::new(),
         };
-        let mut added = Vec::new();
+        let mut known = settings.set_named(&options, &path)?;
         if let Some(tokens) = options.get("added_tokens_decoder") {
-            added = added_by_id(tokens, &path)?;
+            settings.added = added_by_id(tokens, &path)?;
         } else {
             let path = folder.join(SPECIAL_TOKENS);
             let map: Map<String, Value> = files::json(&path)?.unwrap_or_default();
-            for (key, value) in &map {
-                if let Some(name) = NAMED.into_iter().find(|name| name == key) {
-                    let special = Special { special: true, ..Special::parse(value, &path)? };
-                    given.retain(|(known, _)| *known != name);
-                    given.push((name, Some(special)));
-                }
+            known.extend(settings.set_named(&map, &path)?);
+            if settings.extra.is_none() {
+                settings.extra = tokens_of(&map, "extra_special_tokens", &path)?;
             }
-            // Tokens that only this file names do not make those of the next special.
-            let known: Vec<String> = given
-                .iter()
-                .filter_map(|(_, token)| token.as_ref())
-                .chain(extra.iter().flatten())
-                .map(|token| token.content.clone())
-                .collect();
-            for key in ["extra_special_tokens", "additional_special_tokens"] {
-                if let (None, Some(value)) = (&extra, map.get(key)) {
-                    extra = Some(parse_all(value, &path)?);
-                }
-            }
-            let path = folder.join(ADDED_TOKENS);
-            let ids: Map<String, Value> = files::json(&path)?.unwrap_or_default();
-            let mut ids: Vec<(u64, String)> = ids
-                .into_iter()
-                .map(|(content, id)| match id.as_u64() {
-                    Some(id) => Ok((id, content)),
-                    None => Err(bad(&path, format!("the id of `{content}` is {id}"))),
-                })
-                .collect::<Result<_>>()?;
-            ids.sort();
-            added.extend(ids.into_iter().map(|(_, content)| {
-                let special = known.contains(&content);
-                Special { normalized: Some(!special), special, ..Special::new(&content) }
-            }));
+            settings.additional = tokens_of(&map, "additional_special_tokens", &path)?;
+            // The additional ones are not special to the last file.
+            known.extend(settings.extra.iter().flatten().map(|token| token.content.clone()));
+            settings.added = added_by_name(&folder.join(ADDED_TOKENS), &known)?;
         }
-        let named = NAMED.into_iter().filter_map(|name| {
-            match given.iter().find(|(known, _)| *known == name) {
-                Some((_, token)) => Some((name, token.clone()?)),
-                None => {
-                    let default = family.special_tokens().iter().find(|(known, _)| *known == name);
-                    default.map(|(_, content)| {
-                        // BigBird's takes the space before it.
-                        let lstrip = family == Family::BigBird && name == "mask_token";
-                        (name, Special { lstrip, ..Special::new(content) })
-                    })
+        settings.named.retain(|(_, token)| token.is_some());
+        settings.named.sort_by_key(|(role, _)| NAMED.iter().position(|name| name == role));
+        if family == Family::BigBird {
+            // Its mask takes the space before it, unless a file describes it otherwise.
+            for (role, token) in &mut settings.named {
+                if let ("mask_token", Some(token)) = (*role, token) {
+                    token.lstrip |= token.plain;
                 }
             }
-        });
-        Ok(Settings { named: named.collect(), options, extra, added })
+        }
+        Ok(Settings { options, ..settings })
+    }
+
+    /// Takes over the special tokens that a file gives roles to; returns them.
+    fn set_named(&mut self, file: &Map<String, Value>, path: &Path) -> Result<Vec<String>> {
+        let mut known = Vec::new();
+        for role in NAMED {
+            let Some(value) = file.get(role) else { continue };
+            let token = match value {
+                Value::Null => None,
+                value => Some(Special::parse(value, path)?),
+            };
+            known.extend(token.as_ref().map(|token| token.content.clone()));
+            self.named.retain(|(name, _)| *name != role);
+            self.named.push((role, token));
+        }
+        Ok(known)
     }
 
     /// A boolean setting.
@@ -165,20 +154,20 @@ impl Settings {
     /// The special token of this role; none where the settings say so.
     pub fn named(&self, role: &str) -> Option<&str> {
         let found = self.named.iter().find(|(name, _)| *name == role);
-        found.map(|(_, token)| token.content.as_str())
+        found.and_then(|(_, token)| token.as_ref()).map(|token| token.content.as_str())
     }
 
     /// All tokens that are added to the vocabulary, in order; one that occurs again takes its last
-    /// properties. `pieces` are those of a SentencePiece model, in place of further ones where no
-    /// file names any.
-    pub fn into_added(self, pieces: Vec<Special>) -> Vec<AddedToken> {
-        let Settings { named, extra, mut added, .. } = self;
-        let is_named = |token: &Special| named.iter().any(|(_, n)| n.content == token.content);
+    /// properties. `pieces` are those of a SentencePiece model.
+    pub fn into_added(self, pieces: Option<Vec<Special>>) -> Vec<AddedToken> {
+        let Settings { named, extra, additional, mut added, .. } = self;
+        let named: Vec<Special> = named.into_iter().filter_map(|(_, token)| token).collect();
+        let is_named = |token: &Special| named.iter().any(|n| n.content == token.content);
         let known: Vec<String> = added.iter().map(|token| token.content.clone()).collect();
         let further = named
             .iter()
-            .map(|(_, token)| token.clone())
-            .chain(extra.unwrap_or(pieces))
+            .cloned()
+            .chain(extra.or(pieces).or(additional).unwrap_or_default())
             .filter(|token| !known.contains(&token.content));
         added.extend(further);
         let tokens = added.into_iter().map(|token| {
@@ -197,17 +186,18 @@ fn has_tokens(value: &Value) -> bool {
     }
 }
 
-/// Special tokens as a list, or as an object that names them.
-fn parse_all(value: &Value, path: &Path) -> Result<Vec<Special>> {
-    match value {
-        Value::Array(tokens) => tokens.iter().map(|token| special(token, path)).collect(),
-        Value::Object(tokens) => tokens.values().map(|token| special(token, path)).collect(),
-        _ => Err(bad(path, format!("{value} is no list of tokens"))),
-    }
+fn tokens_of(file: &Map<String, Value>, key: &str, path: &Path) -> Result<Option<Vec<Special>>> {
+    file.get(key).filter(|value| !value.is_null()).map(|value| parse_all(value, path)).transpose()
 }
 
-fn special(value: &Value, path: &Path) -> Result<Special> {
-    Ok(Special { special: true, ..Special::parse(value, path)? })
+/// Special tokens as a list, or as an object that names them.
+fn parse_all(value: &Value, path: &Path) -> Result<Vec<Special>> {
+    let special = |token: &Value| Ok(Special { special: true, ..Special::parse(token, path)? });
+    match value {
+        Value::Array(tokens) => tokens.iter().map(special).collect(),
+        Value::Object(tokens) => tokens.values().map(special).collect(),
+        _ => Err(bad(path, format!("{value} is no list of tokens"))),
+    }
 }
 
 /// Tokens as an object from ids, in the order of the ids.
@@ -224,4 +214,22 @@ fn added_by_id(value: &Value, path: &Path) -> Result<Vec<Special>> {
         .collect::<Result<_>>()?;
     tokens.sort_by_key(|(id, _)| *id);
     Ok(tokens.into_iter().map(|(_, token)| token).collect())
+}
+
+/// Tokens as a file that gives them ids, in the order of the ids; special are those of `known`.
+fn added_by_name(path: &Path, known: &[String]) -> Result<Vec<Special>> {
+    let ids: Map<String, Value> = files::json(path)?.unwrap_or_default();
+    let mut ids: Vec<(u64, String)> = ids
+        .into_iter()
+        .map(|(content, id)| match id.as_u64() {
+            Some(id) => Ok((id, content)),
+            None => Err(bad(path, format!("the id of `{content}` is {id}"))),
+        })
+        .collect::<Result<_>>()?;
+    ids.sort();
+    let tokens = ids.into_iter().map(|(_, content)| {
+        let special = known.contains(&content);
+        Special { normalized: Some(!special), special, ..Special::new(&content) }
+    });
+    Ok(tokens.collect())
 }

@@ -42,7 +42,7 @@ pub(super) fn parts(source: &Source<'_>, content: &[u8]) -> Result<Parts> {
             Family::XlmRoberta => ["bos_token", "eos_token"],
             _ => ["cls_token", "sep_token"],
         },
-        pieces,
+        pieces: Some(pieces),
     })
 }
 

@@ -52,10 +52,10 @@ fn growth_without_end_is_stopped() {
         (many(b"(", 1_000_000), "the number of open marks is 65, the limit is 64"),
         (many(b"}q\0", 1_000_000), "the height of the stack"),
         (
-            [b"\x80\x02)".to_vec(), many(b"\x85", 5_000_000)].concat(),
-            "the number of opcodes is 4194305",
+            [b"\x80\x02)".to_vec(), many(b"\x85", 2_000_000)].concat(),
+            "the number of opcodes is 1048577",
         ),
-        ([b"\x80\x02]".to_vec(), b"Na".repeat(3_000_000)].concat(), "the number of opcodes"),
+        ([b"\x80\x02]".to_vec(), b"Na".repeat(600_000)].concat(), "the number of opcodes"),
         (
             b"\x80\x02Nr\xff\xff\xff\xff.".to_vec(),
             "the number of a memo is 4294967295, the limit is 1048576",
