@@ -7,8 +7,7 @@ library's rounding. The same case is computed again in float32 and refused if Tr
 strays from the stored value further than the tolerance the Rust tests grant (1e-4); so a fixture
 never asks more of us than it asks of the oracle.
 
-Sources: transformers BertForSequenceClassification and RobertaForSequenceClassification (eager
-attention), peft LoraConfig, torch CrossEntropyLoss, AdamW and clip_grad_norm_, and the weight-decay
+Sources: the sequence classifiers of transformers named in FAMILIES (eager attention), peft LoraConfig, torch CrossEntropyLoss, AdamW and clip_grad_norm_, and the weight-decay
 rule of the Transformers Trainer. Dropout is zero throughout. File formats: see README.md.
 """
 
@@ -23,13 +22,31 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import nn
 from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
+    AlbertModel,
     AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
     BertModel,
+    CamembertConfig,
+    CamembertForSequenceClassification,
+    CamembertModel,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    DistilBertModel,
+    ElectraConfig,
+    ElectraForSequenceClassification,
+    ElectraModel,
+    MPNetConfig,
+    MPNetForSequenceClassification,
+    MPNetModel,
     RobertaConfig,
     RobertaForSequenceClassification,
     RobertaModel,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+    XLMRobertaModel,
 )
 from transformers.trainer_pt_utils import get_parameter_names
 from transformers.utils import logging
@@ -37,36 +54,12 @@ from transformers.utils import logging
 TOLERANCE = 1e-4
 STEPS = 10
 LABELS = ["fair", "unfair", "unclear"]
-LENGTHS = [17, 2, 33, 70, 5, 24, 9]  # 70 is the longest both families can hold
-
-FAMILIES = {
-    "bert": dict(
-        seed=11,
-        first_id=5,  # 0 is the padding
-        config=BertConfig(
-            vocab_size=120, hidden_size=40, num_hidden_layers=3, num_attention_heads=4, intermediate_size=72,
-            max_position_embeddings=70, type_vocab_size=2, pad_token_id=0,
-        ),
-        bare=lambda config: BertModel(config, add_pooling_layer=True),
-        full=BertForSequenceClassification,
-        modules_to_save=["classifier", "pooler"],
-    ),
-    "roberta": dict(
-        seed=23,
-        first_id=4,  # 1 is the padding, and position ids skip it
-        config=RobertaConfig(
-            vocab_size=130, hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=80,
-            max_position_embeddings=72, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2,
-            layer_norm_eps=1e-5,
-        ),
-        bare=lambda config: RobertaModel(config, add_pooling_layer=False),
-        full=RobertaForSequenceClassification,
-        modules_to_save=["classifier"],
-    ),
-}
+LENGTHS = [17, 2, 33, 70, 5, 24, 9]  # 70 is the longest that most families can hold
 
 QUERY_VALUE = dict(r=4, alpha=8, target_modules=["query", "value"], use_rslora=False)
 ALL_LINEAR = dict(r=3, alpha=5, target_modules="all-linear", use_rslora=True)
+# Our keyword for what FAMILIES calls query_value.
+DEFAULT = dict(r=2, alpha=3, target_modules="query-value", use_rslora=False)
 
 # "model" is the bare encoder, whose head (and for RoBERTa its pooling layer) comes as init.<name>.
 CASES = [
@@ -79,13 +72,130 @@ CASES = [
          class_weights=[0.4, 1.0, 2.5]),
     dict(name="lora_single", checkpoint="model", method="lora", packed=False, lora=QUERY_VALUE),
 ]
+# Of families that share most with those two: what is their own, no larger than that needs.
+FEWER_CASES = [
+    dict(name="full_packed", checkpoint="classifier", method="full", packed=True),
+    dict(name="full_single", checkpoint="model", method="full", packed=False),
+    dict(name="lora_packed", checkpoint="classifier", method="lora", packed=True, lora=DEFAULT),
+    dict(name="lora_all_linear_single", checkpoint="model", method="lora", packed=False, lora=ALL_LINEAR),
+]
+SMALL = dict(hidden_size=24, num_attention_heads=3, num_hidden_layers=2, intermediate_size=36)
+
+FAMILIES = {
+    "albert": dict(
+        seed=31,
+        first_id=4,
+        # Four layers in two groups, of which the first is used twice.
+        config=AlbertConfig(
+            hidden_size=16, num_attention_heads=2, num_hidden_layers=3, intermediate_size=26,
+            num_hidden_groups=2, inner_group_num=2, embedding_size=10,
+            vocab_size=61, max_position_embeddings=70, type_vocab_size=2, pad_token_id=0,
+        ),
+        bare=AlbertModel,
+        full=AlbertForSequenceClassification,
+        modules_to_save=["classifier", "pooler"],
+        cases=FEWER_CASES,
+        adapter=ALL_LINEAR,
+    ),
+    "bert": dict(
+        seed=11,
+        first_id=5,  # 0 is the padding
+        config=BertConfig(
+            vocab_size=120, hidden_size=40, num_hidden_layers=3, num_attention_heads=4, intermediate_size=72,
+            max_position_embeddings=70, type_vocab_size=2, pad_token_id=0,
+        ),
+        bare=BertModel,
+        full=BertForSequenceClassification,
+        modules_to_save=["classifier", "pooler"],
+        cases=CASES,
+        adapter=QUERY_VALUE,
+    ),
+    "camembert": dict(
+        seed=37,
+        first_id=5,
+        config=CamembertConfig(
+            **SMALL, vocab_size=50, max_position_embeddings=72, type_vocab_size=1, layer_norm_eps=1e-5,
+            hidden_act="relu",
+        ),
+        bare=lambda config: CamembertModel(config, add_pooling_layer=False),
+        full=CamembertForSequenceClassification,
+        modules_to_save=["classifier"],
+        cases=FEWER_CASES[:1],
+        adapter=DEFAULT,
+    ),
+    "distilbert": dict(
+        seed=61,
+        first_id=5,
+        config=DistilBertConfig(
+            vocab_size=60, dim=24, n_layers=2, n_heads=3, hidden_dim=36, max_position_embeddings=70, pad_token_id=0,
+        ),
+        bare=DistilBertModel,
+        full=DistilBertForSequenceClassification,
+        modules_to_save=["classifier", "pre_classifier"],
+        query_value=["q_lin", "v_lin"],
+        cases=FEWER_CASES,
+        adapter=DEFAULT,
+    ),
+    "electra": dict(
+        seed=71,
+        first_id=5,
+        config=ElectraConfig(
+            **SMALL, embedding_size=10, vocab_size=62, max_position_embeddings=70, type_vocab_size=2, pad_token_id=0,
+        ),
+        bare=ElectraModel,
+        full=ElectraForSequenceClassification,
+        modules_to_save=["classifier"],
+        cases=FEWER_CASES,
+        adapter=ALL_LINEAR,
+    ),
+    "mpnet": dict(
+        seed=67,
+        first_id=4,
+        config=MPNetConfig(
+            **SMALL, vocab_size=45, max_position_embeddings=152, pad_token_id=1, layer_norm_eps=1e-5,
+        ),
+        bare=lambda config: MPNetModel(config, add_pooling_layer=False),
+        full=MPNetForSequenceClassification,
+        modules_to_save=["classifier"],
+        query_value=["q", "v"],
+        lengths=[17, 2, 33, 150, 5, 24, 9],  # farther than the farthest bucket of relative positions
+        cases=FEWER_CASES,
+        adapter=DEFAULT,
+    ),
+    "roberta": dict(
+        seed=23,
+        first_id=4,  # 1 is the padding, and position ids skip it
+        config=RobertaConfig(
+            vocab_size=130, hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=80,
+            max_position_embeddings=72, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2,
+            layer_norm_eps=1e-5,
+        ),
+        bare=lambda config: RobertaModel(config, add_pooling_layer=False),
+        full=RobertaForSequenceClassification,
+        modules_to_save=["classifier"],
+        cases=CASES,
+        adapter=ALL_LINEAR,
+    ),
+    "xlm_roberta": dict(
+        seed=53,
+        first_id=4,
+        config=XLMRobertaConfig(
+            **SMALL, vocab_size=48, max_position_embeddings=72, type_vocab_size=1, layer_norm_eps=1e-5,
+        ),
+        bare=lambda config: XLMRobertaModel(config, add_pooling_layer=False),
+        full=XLMRobertaForSequenceClassification,
+        modules_to_save=["classifier"],
+        cases=FEWER_CASES[2:3],
+        adapter=DEFAULT,
+    ),
+}
 
 
 def randomise(model: nn.Module, generator: torch.Generator) -> None:
     """Draws every parameter anew, so that no bias is zero and no LayerNorm is the identity."""
     for name, parameter in sorted(model.named_parameters()):
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
-        if name.endswith("LayerNorm.weight"):
+        if name.lower().replace("_", "").endswith("layernorm.weight"):
             parameter.data = 1.0 + 0.2 * noise
         else:
             parameter.data = 0.2 * noise
@@ -110,7 +220,8 @@ def write_checkpoints(family: dict, folder: Path) -> None:
 
 def load(folder: Path, dtype: torch.dtype) -> nn.Module:
     """The classifier on that checkpoint, all dropout off; what the checkpoint lacks is still to be drawn."""
-    config_dropout = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, classifier_dropout=0.0)
+    config = json.loads((folder / "config.json").read_text())
+    config_dropout = {key: 0.0 for key in config if "dropout" in key}
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, num_labels=len(LABELS), attn_implementation="eager", dtype=torch.float32, **config_dropout
     )
@@ -144,9 +255,20 @@ def build(family: dict, folder: Path, case: dict, dtype: torch.dtype, seed: int)
 def with_adapter(model: nn.Module, family: dict, lora: dict) -> nn.Module:
     return get_peft_model(model, LoraConfig(
         task_type="SEQ_CLS", r=lora["r"], lora_alpha=lora["alpha"], lora_dropout=0.0,
-        target_modules=lora["target_modules"], use_rslora=lora["use_rslora"],
+        target_modules=target_modules(family, lora), use_rslora=lora["use_rslora"],
         modules_to_save=list(family["modules_to_save"]),
     )).train()
+
+
+def target_modules(family: dict, lora: dict) -> list[str] | str:
+    if lora["target_modules"] == DEFAULT["target_modules"]:
+        return family.get("query_value", ["query", "value"])
+    return lora["target_modules"]
+
+
+def is_key_bias(name: str) -> bool:
+    """Softmax does not see the key's bias: its exact gradient is zero, and Adam makes steps of the noise."""
+    return name.endswith(("key.bias", "k_lin.bias", "attn.k.bias"))
 
 
 def padded(sequences: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
@@ -206,8 +328,7 @@ def assert_reachable(case: str, exact: dict, single: dict) -> None:
     """Float32 Transformers must itself lie within the tolerance, relative to each tensor's largest value."""
     worst, where = 0.0, ""
     for name, tensor in exact.items():
-        # Softmax does not see the key's bias: its exact gradient is zero, and Adam makes steps of the noise.
-        if name.endswith("attention.self.key.bias"):
+        if is_key_bias(name):
             continue
         error = ((single[name].double() - tensor.double()).abs().max() / tensor.abs().max().clamp_min(1e-12)).item()
         if error > worst:
@@ -219,7 +340,7 @@ def assert_reachable(case: str, exact: dict, single: dict) -> None:
 def assert_nothing_idle(case: str, out: dict) -> None:
     """Every trained tensor has a gradient worth comparing, apart from the key's bias."""
     for name, tensor in out.items():
-        if name.startswith("grad.") and not name.endswith("attention.self.key.bias"):
+        if name.startswith("grad.") and not is_key_bias(name):
             assert tensor.abs().max() > 1e-6, f"{case}: {name} is idle"
 
 
@@ -230,10 +351,10 @@ def draw_sequences(lengths: list[int], family: dict, generator: torch.Generator)
 
 def write_cases(name: str, family: dict, root: Path) -> list[dict]:
     cases = []
-    for index, given in enumerate(CASES):
+    for index, given in enumerate(family["cases"]):
         seed = 1000 * family["seed"] + index
         generator = torch.Generator().manual_seed(seed)
-        lengths = LENGTHS if given["packed"] else [19]
+        lengths = family.get("lengths", LENGTHS) if given["packed"] else [19]
         case = dict(
             name=f"{name}_{given['name']}",
             family=name,
@@ -262,8 +383,7 @@ def write_cases(name: str, family: dict, root: Path) -> list[dict]:
 
 def write_adapter(name: str, family: dict, root: Path) -> dict:
     """An adapter folder as PEFT writes it, on the bare encoder, and the logits it gives."""
-    lora = dict(QUERY_VALUE) if name == "bert" else dict(ALL_LINEAR)
-    case = dict(checkpoint="model", method="lora", lora=lora)
+    case = dict(checkpoint="model", method="lora", lora=family["adapter"])
     seed = 1000 * family["seed"] + 100
     model, _ = build(family, root / name, case, torch.float32, seed)
     generator = torch.Generator().manual_seed(seed + 1)

@@ -6,7 +6,7 @@
 //! on a mismatch: that is a bug in a network, never bad input.
 
 use crate::checkpoint::StoredWeight;
-use kernels::{Dropout, Precision};
+use kernels::{Activation, Dropout, Precision};
 use std::fmt::Debug;
 
 /// What an opaque matrix tells of itself.
@@ -17,7 +17,7 @@ pub trait Shape {
     fn columns(&self) -> usize;
 }
 
-/// A general product `C = α·op(A)·op(B) (+ C)`; `op` transposes where asked.
+/// A general product `C = op(A)·op(B) (+ C)`; `op` transposes where asked.
 #[derive(Debug)]
 pub struct Product<'a, M> {
     /// A.
@@ -28,12 +28,40 @@ pub struct Product<'a, M> {
     pub b: &'a M,
     /// Whether B is transposed first.
     pub transpose_b: bool,
-    /// Factor on the product.
-    pub alpha: f32,
     /// Whether it is added to what C holds.
     pub accumulate: bool,
     /// Precision of the inputs.
     pub precision: Precision,
+}
+
+/// `y = x·Wᵀ (+ bias) (+ z·Bᵀ) (+ y)` with a frozen W, or with W itself where `transposed` is false.
+#[derive(Debug)]
+pub struct PackedProduct<'a, M, P> {
+    /// x.
+    pub x: &'a M,
+    /// W.
+    pub weight: &'a P,
+    /// Whether W is transposed.
+    pub transposed: bool,
+    /// One number per column [1, out].
+    pub bias: Option<&'a M>,
+    /// An adapter's z [T, r] and B [out, r].
+    pub low_rank: Option<(&'a M, &'a M)>,
+    /// Whether the product is added to what y holds.
+    pub accumulate: bool,
+    /// What is done with the sum.
+    pub after: After<'a, M>,
+}
+
+/// What is done with a product before it is stored.
+#[derive(Debug)]
+pub enum After<'a, M> {
+    /// It is stored as it is.
+    Nothing,
+    /// Its exact GELU is stored, and GELU's slope there in this matrix.
+    Gelu(Option<&'a mut M>),
+    /// It is multiplied by these factors, one by one: backward of GELU.
+    Times(&'a M),
 }
 
 /// The affine part of a LayerNorm and its ε.
@@ -47,15 +75,28 @@ pub struct Norm<'a, M> {
     pub eps: f32,
 }
 
-/// Where sequences begin in query and key rows, and how heads cut the columns.
+/// A bias of attention scores by the distance of key and query.
 #[derive(Debug)]
-pub struct AttentionShape<'a, I> {
+pub struct RelativeBias<'a, M, I> {
+    /// One number per bucket and head [buckets, heads].
+    pub table: &'a M,
+    /// The bucket of each distance key − query that there may be, from the least on; 0 is in the
+    /// middle.
+    pub buckets: &'a I,
+}
+
+/// Where sequences begin in query and key rows, how heads cut the columns, and what is added to the
+/// scores.
+#[derive(Debug)]
+pub struct AttentionShape<'a, M, I> {
     /// First query row of each sequence and, last, their number: [B + 1].
     pub cu_q: &'a I,
     /// First key row of each sequence and, last, their number: [B + 1].
     pub cu_kv: &'a I,
     /// Number of heads.
     pub heads: usize,
+    /// Is added to the scores; a sequence's queries are then its first tokens.
+    pub bias: Option<RelativeBias<'a, M, I>>,
     /// Dropout on the probabilities.
     pub dropout: Option<Dropout>,
 }
@@ -105,20 +146,42 @@ pub trait Backend: Debug {
     /// Precision of the products of large matrices.
     fn precision(&self) -> Precision;
 
-    /// `y = x·Wᵀ (+ bias) (+ y)`, or with W itself where `transposed` is false.
+    /// See [`PackedProduct`].
     fn packed_product(
         &self,
-        x: &Self::Matrix,
-        packed: &Self::Packed,
-        transposed: bool,
-        bias: Option<&Self::Matrix>,
-        accumulate: bool,
+        product: PackedProduct<'_, Self::Matrix, Self::Packed>,
         y: &mut Self::Matrix,
     );
     /// See [`Product`].
     fn product(&self, product: Product<'_, Self::Matrix>, c: &mut Self::Matrix);
-    /// `y += x`.
-    fn add_assign(&self, y: &mut Self::Matrix, x: &Self::Matrix);
+    /// `s·dropout(x)·Aᵀ` [T, r].
+    fn lora_down(
+        &self,
+        x: &Self::Matrix,
+        a: &Self::Matrix,
+        scale: f32,
+        dropout: Option<Dropout>,
+    ) -> Self::Matrix;
+    /// For z = [`lora_down`](Backend::lora_down) without s, given dz [T, r]: `da += ∂A`, and
+    /// `dx += ∂x` where it is wanted.
+    fn lora_down_backward(
+        &self,
+        x: &Self::Matrix,
+        a: &Self::Matrix,
+        dropout: Option<Dropout>,
+        dz: &Self::Matrix,
+        da: &mut Self::Matrix,
+        dx: Option<&mut Self::Matrix>,
+    );
+    /// For `y += z·Bᵀ`: `db += ∂B`; returns s·∂z [T, r].
+    fn lora_up_backward(
+        &self,
+        dy: &Self::Matrix,
+        z: &Self::Matrix,
+        b: &Self::Matrix,
+        scale: f32,
+        db: &mut Self::Matrix,
+    ) -> Self::Matrix;
     /// `y[i] += bias` for every row.
     fn add_bias(&self, y: &mut Self::Matrix, bias: &Self::Matrix);
     /// `sums += Σᵢ x[i]`.
@@ -161,30 +224,27 @@ pub trait Backend: Debug {
         dweight: &mut Self::Matrix,
         dbias: &mut Self::Matrix,
     );
-    /// Exact GELU.
-    fn gelu(&self, x: &Self::Matrix) -> Self::Matrix;
-    /// `dy ← dy·GELU′(x)`.
-    fn gelu_backward(&self, x: &Self::Matrix, dy: &mut Self::Matrix);
-    /// `y ← tanh(y)`.
-    fn tanh(&self, y: &mut Self::Matrix);
-    /// `dy ← dy·(1 − y²)`.
-    fn tanh_backward(&self, y: &Self::Matrix, dy: &mut Self::Matrix);
+    /// `y ← f(y)`; its slope there goes to `slope`.
+    fn activate(&self, f: Activation, y: &mut Self::Matrix, slope: Option<&mut Self::Matrix>);
+    /// `y ← y ∘ factors`.
+    fn multiply(&self, y: &mut Self::Matrix, factors: &Self::Matrix);
     /// `x` behind a dropout mask.
     fn dropout(&self, x: &Self::Matrix, dropout: Dropout) -> Self::Matrix;
     /// Attention inside each sequence.
     fn attention(
         &self,
-        shape: AttentionShape<'_, Self::Indices>,
+        shape: AttentionShape<'_, Self::Matrix, Self::Indices>,
         q: Self::Matrix,
         k: Self::Matrix,
         v: Self::Matrix,
     ) -> AttentionSaved<Self::Matrix>;
-    /// Gradients of queries, keys and values.
+    /// Gradients of queries, keys and values; that of the bias's table is added to `dbias`.
     fn attention_backward(
         &self,
-        shape: AttentionShape<'_, Self::Indices>,
+        shape: AttentionShape<'_, Self::Matrix, Self::Indices>,
         saved: &AttentionSaved<Self::Matrix>,
         dout: &Self::Matrix,
+        dbias: Option<&mut Self::Matrix>,
     ) -> [Self::Matrix; 3];
     /// Weighted sum of the losses, and the gradient of the whole batch's mean by the logits.
     fn cross_entropy(

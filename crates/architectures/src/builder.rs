@@ -1,10 +1,11 @@
 //! Builds layers from a checkpoint: finds each tensor by its Hugging Face name, decides whether it
-//! is trained, adds adapters, initialises what the checkpoint lacks and remembers it.
+//! is trained, adds adapters, initialises what the checkpoint lacks and remembers it. A name that is
+//! asked for again gives the same weights: so layers share them.
 
 use crate::Error;
 use crate::backend::Backend;
 use crate::checkpoint::Checkpoint;
-use crate::config::Config;
+use crate::family::Family;
 use crate::linear::{Linear, Lora, Tensor, Weight};
 use crate::lora::Method;
 use crate::norm::LayerNorm;
@@ -12,13 +13,13 @@ use crate::parameters::{ParameterId, Parameters};
 use crate::pass::Site;
 use crate::random;
 use kernels::Precision;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 pub(crate) struct Builder<'a, B: Backend> {
     pub(crate) backend: &'a B,
     pub(crate) checkpoint: &'a Checkpoint,
-    pub(crate) config: &'a Config,
-    /// Prefix of the encoder's names, such as `bert`.
-    pub(crate) root: &'static str,
+    pub(crate) family: &'static Family,
     pub(crate) method: &'a Method,
     pub(crate) seed: u64,
     pub(crate) parameters: Parameters<B>,
@@ -26,7 +27,11 @@ pub(crate) struct Builder<'a, B: Backend> {
     pub(crate) newly_initialised: Vec<String>,
     /// Names of all linear layers.
     pub(crate) linears: Vec<String>,
+    /// Weights [out, in] that are frozen and packed, and so may be kept in few bits.
+    pub(crate) packed: HashMap<String, ([usize; 2], Arc<B::Packed>)>,
     pub(crate) frozen: usize,
+    /// Frozen tables and vectors.
+    tensors: HashMap<String, Arc<B::Matrix>>,
     sites: u32,
 }
 
@@ -34,22 +39,22 @@ impl<'a, B: Backend> Builder<'a, B> {
     pub(crate) fn new(
         backend: &'a B,
         checkpoint: &'a Checkpoint,
-        config: &'a Config,
-        root: &'static str,
+        family: &'static Family,
         method: &'a Method,
         seed: u64,
     ) -> Self {
         Builder {
             backend,
             checkpoint,
-            config,
-            root,
+            family,
             method,
             seed,
             parameters: Parameters::default(),
             newly_initialised: Vec::new(),
             linears: Vec::new(),
+            packed: HashMap::new(),
             frozen: 0,
+            tensors: HashMap::new(),
             sites: 0,
         }
     }
@@ -66,29 +71,38 @@ impl<'a, B: Backend> Builder<'a, B> {
 
     /// A table or vector of the encoder.
     pub(crate) fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor<B>, Error> {
-        let data = self.checkpoint.get(self.root, name, shape)?;
-        Ok(self.tensor_of(name, shape, &data, self.trains_encoder()))
-    }
-
-    fn tensor_of(&mut self, name: &str, shape: &[usize], data: &[f32], trained: bool) -> Tensor<B> {
-        if trained {
-            return Tensor::Trained(self.parameter(name, shape, data));
+        if let Some(id) = self.parameters.named(name) {
+            return Ok(Tensor::Trained(id));
+        }
+        if let Some(tensor) = self.tensors.get(name) {
+            return Ok(Tensor::Frozen(tensor.clone()));
+        }
+        let data = self.checkpoint.get(self.family.root, name, shape)?;
+        if self.trains_encoder() {
+            return Ok(Tensor::Trained(self.parameter(name, shape, &data)));
         }
         self.frozen += data.len();
         let rows = if let [rows, _] = shape { *rows } else { 1 };
-        Tensor::Frozen(self.backend.upload(rows, data.len() / rows, data))
+        let tensor = Arc::new(self.backend.upload(rows, data.len() / rows, &data));
+        self.tensors.insert(name.to_owned(), tensor.clone());
+        Ok(Tensor::Frozen(tensor))
     }
 
     fn parameter(&mut self, name: &str, shape: &[usize], data: &[f32]) -> ParameterId {
         self.parameters.add(self.backend, name.to_owned(), shape.to_vec(), data)
     }
 
-    pub(crate) fn norm(&mut self, name: &str) -> Result<LayerNorm<B>, Error> {
-        let shape = [self.config.hidden_size];
+    /// A LayerNorm of the encoder over vectors of `width`.
+    pub(crate) fn norm(
+        &mut self,
+        name: &str,
+        width: usize,
+        eps: f32,
+    ) -> Result<LayerNorm<B>, Error> {
         Ok(LayerNorm {
-            weight: self.tensor(&format!("{name}.weight"), &shape)?,
-            bias: self.tensor(&format!("{name}.bias"), &shape)?,
-            eps: self.config.layer_norm_eps,
+            weight: self.tensor(&format!("{name}.weight"), &[width])?,
+            bias: self.tensor(&format!("{name}.bias"), &[width])?,
+            eps,
         })
     }
 
@@ -100,57 +114,76 @@ impl<'a, B: Backend> Builder<'a, B> {
         input: usize,
         per_sequence: bool,
     ) -> Result<Linear<B>, Error> {
-        self.linears.push(name.to_owned());
-        let weight_name = format!("{name}.weight");
-        let stored = self.checkpoint.get_weight(self.root, &weight_name, &[out, input])?;
-        let weight = if self.trains_encoder() {
-            let id = self.parameter(&weight_name, &[out, input], &stored.into_dense());
-            Weight::Trained { id, precision: self.backend.precision() }
-        } else {
-            self.frozen += out * input;
-            Weight::Frozen(self.backend.pack(stored, out, input))
-        };
-        let bias = self.tensor(&format!("{name}.bias"), &[out])?;
-        let lora = self.lora(name, out, input, per_sequence);
-        Ok(Linear { weight, bias, lora, out })
-    }
-
-    fn lora(&mut self, name: &str, out: usize, input: usize, per_sequence: bool) -> Option<Lora> {
-        // The site is taken whether used or not: masks do not depend on other layers' adapters.
-        let site = self.site(per_sequence);
-        let Method::Lora(config) = self.method else { return None };
-        if !config.targets(name) {
-            return None;
+        if !self.linears.iter().any(|known| known == name) {
+            self.linears.push(name.to_owned());
         }
-        let (a_name, b_name) = (format!("{name}.lora_A.weight"), format!("{name}.lora_B.weight"));
-        let bound = 1.0 / (input as f32).sqrt();
-        let mut random = random::generator(self.seed, &a_name);
-        let a: Vec<f32> = (0..config.r * input)
-            .map(|_| bound * (2.0 * random::uniform(&mut random) - 1.0))
-            .collect();
-        Some(Lora {
-            a: self.parameter(&a_name, &[config.r, input], &a),
-            b: self.parameter(&b_name, &[out, config.r], &vec![0.0; out * config.r]),
-            scale: config.scale(),
-            dropout: config.dropout,
-            site,
-        })
+        let lora = self.lora(name, out, input, per_sequence);
+        let weight = self.weight(&format!("{name}.weight"), out, input, lora)?;
+        let bias = self.tensor(&format!("{name}.bias"), &[out])?;
+        Ok(Linear { weight, bias, out })
     }
 
-    /// A linear layer of the head: always trained, new where the checkpoint lacks it or, for the
-    /// last layer, was made for another number of labels.
-    pub(crate) fn head_linear(
+    fn weight(
         &mut self,
         name: &str,
         out: usize,
         input: usize,
+        lora: Option<Lora>,
+    ) -> Result<Weight<B>, Error> {
+        let precision = self.backend.precision();
+        if let Some(id) = self.parameters.named(name) {
+            return Ok(Weight::Trained { id, precision });
+        }
+        if let Some((_, packed)) = self.packed.get(name) {
+            return Ok(Weight::Frozen { packed: packed.clone(), lora });
+        }
+        let stored = self.checkpoint.get_weight(self.family.root, name, &[out, input])?;
+        if self.trains_encoder() {
+            let id = self.parameter(name, &[out, input], &stored.into_dense());
+            return Ok(Weight::Trained { id, precision });
+        }
+        self.frozen += out * input;
+        let packed = Arc::new(self.backend.pack(stored, out, input));
+        self.packed.insert(name.to_owned(), ([out, input], packed.clone()));
+        Ok(Weight::Frozen { packed, lora })
+    }
+
+    fn lora(&mut self, name: &str, out: usize, input: usize, per_sequence: bool) -> Option<Lora> {
+        // The site is taken whether used or not: masks do not depend on other layers' adapters.
+        // Layers that share an adapter draw masks of their own.
+        let site = self.site(per_sequence);
+        let Method::Lora(config) = self.method else { return None };
+        if !config.targets(name, self.family) {
+            return None;
+        }
+        let (a_name, b_name) = (format!("{name}.lora_A.weight"), format!("{name}.lora_B.weight"));
+        let named = self.parameters.named(&a_name).zip(self.parameters.named(&b_name));
+        let (a, b) = named.unwrap_or_else(|| {
+            let bound = 1.0 / (input as f32).sqrt();
+            let mut random = random::generator(self.seed, &a_name);
+            let a: Vec<f32> = (0..config.r * input)
+                .map(|_| bound * (2.0 * random::uniform(&mut random) - 1.0))
+                .collect();
+            let a = self.parameter(&a_name, &[config.r, input], &a);
+            (a, self.parameter(&b_name, &[out, config.r], &vec![0.0; out * config.r]))
+        });
+        Some(Lora { a, b, scale: config.scale(), dropout: config.dropout, site })
+    }
+
+    /// A linear layer [out, in] of the head: always trained, new where the checkpoint lacks it or,
+    /// for the last layer, was made for another number of labels. New weights have this deviation.
+    pub(crate) fn head_linear(
+        &mut self,
+        name: &str,
+        [out, input]: [usize; 2],
+        deviation: f32,
         last: bool,
     ) -> Result<Linear<B>, Error> {
         // PEFT lists head layers among an adapter's targets, although it trains them whole.
         self.linears.push(name.to_owned());
         let found = |suffix: &str, shape: &[usize]| {
             let name = format!("{name}.{suffix}");
-            match self.checkpoint.find(self.root, &name, shape) {
+            match self.checkpoint.find(self.family.root, &name, shape) {
                 Err(Error::Shape { .. }) if last => Ok(None),
                 other => other,
             }
@@ -162,15 +195,14 @@ impl<'a, B: Backend> Builder<'a, B> {
             _ => {
                 self.newly_initialised.extend([weight_name.clone(), bias_name.clone()]);
                 let mut random = random::generator(self.seed, &weight_name);
-                let deviation = self.config.initializer_range;
                 let weight =
                     (0..out * input).map(|_| deviation * random::normal(&mut random)).collect();
                 (weight, vec![0.0; out])
             }
         };
         let id = self.parameter(&weight_name, &[out, input], &weight);
-        let bias = self.tensor_of(&bias_name, &[out], &bias, true);
+        let bias = Tensor::Trained(self.parameter(&bias_name, &[out], &bias));
         let weight = Weight::Trained { id, precision: Precision::F32 };
-        Ok(Linear { weight, bias, lora: None, out })
+        Ok(Linear { weight, bias, out })
     }
 }

@@ -76,6 +76,13 @@ impl Checkpoint {
         Checkpoint(Source::Blank)
     }
 
+    /// The name that every tensor is stored under, sorted, and the file it is in; none where no file
+    /// is read.
+    pub(crate) fn stored(&self) -> Vec<(&str, &TensorFile)> {
+        let Source::Files { files, index, .. } = &self.0 else { return Vec::new() };
+        index.iter().map(|(name, &file)| (name.as_str(), &files[file])).collect()
+    }
+
     /// The numbers of the tensor with this canonical name and shape, or `None` where the
     /// checkpoint lacks it. `root` is the encoder's prefix, such as `bert`.
     ///
@@ -157,7 +164,7 @@ fn untrained(seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
     if name.ends_with("bias") {
         return vec![0.0; size];
     }
-    if name.ends_with("LayerNorm.weight") {
+    if name.ends_with("LayerNorm.weight") || name.ends_with("layer_norm.weight") {
         return vec![1.0; size];
     }
     let bound = 0.02 * 3.0f32.sqrt();
@@ -176,6 +183,17 @@ fn candidates(root: &str, name: &str) -> Vec<String> {
     };
     names.extend(names.clone().iter().filter_map(old));
     names
+}
+
+/// The canonical name of a tensor that is stored under `stored`: the way back from [`candidates`].
+pub(crate) fn canonical(root: &str, stored: &str) -> String {
+    let modern = |old: &str, new: &str| Some(format!("{}{new}", stored.strip_suffix(old)?));
+    let name = modern("LayerNorm.gamma", "LayerNorm.weight")
+        .or_else(|| modern("LayerNorm.beta", "LayerNorm.bias"))
+        .unwrap_or_else(|| stored.to_owned());
+    let rootless = ["embeddings.", "embeddings_project.", "encoder.", "pooler.", "transformer."];
+    let rootless = rootless.iter().any(|part| name.starts_with(part));
+    if rootless { format!("{root}.{name}") } else { name }
 }
 
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
@@ -214,7 +232,7 @@ fn shards(folder: &Path, path: &Path) -> Result<Vec<PathBuf>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::candidates;
+    use super::{candidates, canonical};
 
     #[test]
     fn old_and_rootless_names_are_tried() {
@@ -228,5 +246,22 @@ mod tests {
             ]
         );
         assert_eq!(candidates("bert", "classifier.bias"), ["classifier.bias"]);
+    }
+
+    #[test]
+    fn every_name_a_tensor_may_have_leads_back_to_its_canonical_one() {
+        for name in [
+            "roberta.embeddings.LayerNorm.bias",
+            "roberta.embeddings.word_embeddings.weight",
+            "roberta.encoder.layer.11.output.LayerNorm.weight",
+            "roberta.encoder.layer.0.attention.self.query.weight",
+            "roberta.pooler.dense.bias",
+            "classifier.dense.weight",
+            "lm_head.bias",
+        ] {
+            for stored in candidates("roberta", name) {
+                assert_eq!(canonical("roberta", &stored), name, "{stored}");
+            }
+        }
     }
 }

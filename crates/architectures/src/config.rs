@@ -1,138 +1,238 @@
-//! `config.json` of a Hugging Face encoder: the keys that decide the network's shape, checked
-//! before anything is allocated.
+//! `config.json` of a Hugging Face encoder: its family, and the family's own keys, checked before
+//! anything is allocated. What the keys of a family are is in the family's file.
 
 use crate::Error;
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use crate::family::{self, Architecture, Family};
+use kernels::Activation;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use std::path::Path;
 
-/// Shape and constants of an encoder, under Hugging Face's names.
-#[derive(Clone, Debug, Deserialize)]
+/// What `config.json` says.
+#[derive(Clone, Debug)]
 pub struct Config {
-    /// `bert`, `roberta`, …
-    pub model_type: String,
-    /// Number of token ids.
-    pub vocab_size: usize,
-    /// H, the width of a token's vector.
-    pub hidden_size: usize,
-    /// Number of layers.
-    pub num_hidden_layers: usize,
-    /// Number of attention heads.
-    pub num_attention_heads: usize,
-    /// Width of the feed-forward's inner vector.
-    pub intermediate_size: usize,
-    /// Activation between the feed-forward's products; only `gelu` (the exact one).
-    #[serde(default = "gelu")]
-    pub hidden_act: String,
-    /// Dropout on embeddings and on the branches of each layer.
-    #[serde(default = "tenth")]
-    pub hidden_dropout_prob: f32,
-    /// Dropout on attention probabilities.
-    #[serde(default = "tenth")]
-    pub attention_probs_dropout_prob: f32,
-    /// Dropout before the classifier; `hidden_dropout_prob` where absent.
-    #[serde(default)]
-    pub classifier_dropout: Option<f32>,
-    /// Number of rows of the position table.
-    pub max_position_embeddings: usize,
-    /// Number of rows of the token type table.
-    #[serde(default = "two")]
-    pub type_vocab_size: usize,
-    /// ε of every LayerNorm.
-    #[serde(default = "tiny")]
-    pub layer_norm_eps: f32,
-    /// Standard deviation of new weights.
-    #[serde(default = "initializer_range")]
-    pub initializer_range: f32,
-    /// Token id of padding; RoBERTa's positions start behind it.
-    #[serde(default)]
-    pub pad_token_id: Option<u32>,
-    /// `absolute`, the only kind these architectures have here.
-    #[serde(default)]
-    pub position_embedding_type: Option<String>,
-    /// Label names by index, in checkpoints that are classifiers.
-    #[serde(default)]
-    pub id2label: Option<BTreeMap<String, String>>,
+    /// What `model_type` names.
+    pub family: &'static Family,
+    /// Shape and constants of the network.
+    pub(crate) architecture: Architecture,
+    /// Transformers' class of the model.
+    pub architectures: Option<Vec<String>>,
+    /// How the weights are quantised, where they are.
+    pub quantization_config: Option<Value>,
 }
 
-fn gelu() -> String {
-    "gelu".to_owned()
-}
-fn tenth() -> f32 {
-    0.1
-}
-fn two() -> usize {
-    2
-}
-fn tiny() -> f32 {
-    1e-12
-}
-fn initializer_range() -> f32 {
-    0.02
+/// The keys that mean the same in every family.
+#[derive(Debug, Deserialize)]
+struct Common {
+    model_type: String,
+    #[serde(default)]
+    is_decoder: bool,
+    architectures: Option<Vec<String>>,
+    quantization_config: Option<Value>,
 }
 
-/// No published encoder comes near; beyond it a file lies.
-const LARGEST: usize = 1 << 24;
+/// A value beyond what can be built.
+#[derive(Debug)]
+pub(crate) struct OutOfRange {
+    key: &'static str,
+    value: String,
+    limit: String,
+}
 
 impl Config {
     /// Reads and checks `FOLDER/config.json`.
     ///
     /// # Errors
-    /// The file is missing, no JSON, lacks a key, or holds a value beyond what can be built.
+    /// The file is missing, no JSON, of no family there is, lacks a key, or holds a value beyond
+    /// what can be built.
     pub fn read(folder: &Path) -> Result<Config, Error> {
         let path = folder.join("config.json");
         let text = std::fs::read_to_string(&path)
             .map_err(|source| Error::Read { path: path.clone(), source })?;
-        let config: Config = serde_json::from_str(&text).map_err(|error| Error::Json {
-            path: path.clone(),
+        Config::parse(&path, &text)
+    }
+
+    /// Checks the text of a `config.json`; `path` is where it is from.
+    ///
+    /// # Errors
+    /// As for [`read`](Config::read), without the first.
+    pub fn parse(path: &Path, text: &str) -> Result<Config, Error> {
+        let invalid = |error: serde_json::Error| Error::Json {
+            path: path.to_path_buf(),
             what: "encoder configuration",
             reason: error.to_string(),
-        })?;
-        config.check(&path)?;
-        Ok(config)
-    }
-
-    fn check(&self, path: &Path) -> Result<(), Error> {
-        let limit = |key, value: String, limit: &str| {
-            Err(Error::Limit { path: path.to_path_buf(), key, value, limit: limit.to_owned() })
         };
-        for (key, value, most) in [
-            ("vocab_size", self.vocab_size, LARGEST),
-            ("hidden_size", self.hidden_size, 1 << 16),
-            ("num_hidden_layers", self.num_hidden_layers, 1 << 10),
-            ("num_attention_heads", self.num_attention_heads, 1 << 12),
-            ("intermediate_size", self.intermediate_size, 1 << 18),
-            ("max_position_embeddings", self.max_position_embeddings, LARGEST),
-            ("type_vocab_size", self.type_vocab_size, 1 << 16),
-        ] {
-            if value == 0 || value > most {
-                return limit(key, value.to_string(), &format!("in 1..={most}"));
-            }
+        let limit = |OutOfRange { key, value, limit }| Error::Limit {
+            path: path.to_path_buf(),
+            key,
+            value,
+            limit,
+        };
+        let keys: Value = serde_json::from_str(text).map_err(invalid)?;
+        let Common { model_type, is_decoder, architectures, quantization_config } =
+            Common::deserialize(&keys).map_err(invalid)?;
+        let Some((family, read)) = family::named(&model_type) else {
+            return Err(Error::Architecture {
+                path: path.to_path_buf(),
+                found: model_type,
+                supported: family::names(),
+            });
+        };
+        if is_decoder {
+            let limit = "false: only encoders can be fine-tuned here".to_owned();
+            let (path, value) = (path.to_path_buf(), is_decoder.to_string());
+            return Err(Error::Limit { path, key: "is_decoder", value, limit });
         }
-        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
-            let heads = format!("a multiple of num_attention_heads ({})", self.num_attention_heads);
-            return limit("hidden_size", self.hidden_size.to_string(), &heads);
-        }
-        for (key, p) in [
-            ("hidden_dropout_prob", self.hidden_dropout_prob),
-            ("attention_probs_dropout_prob", self.attention_probs_dropout_prob),
-            ("classifier_dropout", self.classifier_dropout.unwrap_or(0.0)),
-        ] {
-            if !(0.0..1.0).contains(&p) {
-                return limit(key, p.to_string(), "in 0..1");
-            }
-        }
-        if self.hidden_act != "gelu" {
-            return limit("hidden_act", format!("`{}`", self.hidden_act), "`gelu`");
-        }
-        match self.position_embedding_type.as_deref() {
-            None | Some("absolute") => Ok(()),
-            Some(other) => limit("position_embedding_type", format!("`{other}`"), "`absolute`"),
-        }
+        let architecture = read(&keys).map_err(invalid)?;
+        architecture.check().map_err(limit)?;
+        Ok(Config { family, architecture, architectures, quantization_config })
     }
 
-    /// Dropout before the classifier.
-    pub fn classifier_dropout(&self) -> f32 {
-        self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)
+    /// Number of token ids.
+    pub fn vocab_size(&self) -> usize {
+        self.architecture.vocab_size()
+    }
+
+    /// The longest sequence that the network has positions for.
+    pub fn max_length(&self) -> usize {
+        self.architecture.max_length()
+    }
+}
+
+/// No published encoder comes near; beyond it a file lies.
+pub(crate) const LARGEST: usize = 1 << 24;
+/// As [`LARGEST`], for the width of a token's vector.
+pub(crate) const WIDEST: usize = 1 << 16;
+/// As [`LARGEST`], for the feed-forward's inner vector.
+pub(crate) const WIDEST_INNER: usize = 1 << 18;
+/// As [`LARGEST`], for layers.
+pub(crate) const DEEPEST: usize = 1 << 10;
+/// As [`LARGEST`], for attention heads.
+pub(crate) const MOST_HEADS: usize = 1 << 12;
+
+/// Refuses sizes of 0 and those above the most there may be: (key, value, most).
+pub(crate) fn check_sizes<const N: usize>(
+    sizes: [(&'static str, usize, usize); N],
+) -> Result<(), OutOfRange> {
+    for (key, value, most) in sizes {
+        if value == 0 || value > most {
+            return out_of_range(key, value, &format!("in 1..={most}"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a width that heads do not cut into equal parts.
+pub(crate) fn check_heads(
+    (width_key, width): (&'static str, usize),
+    (heads_key, heads): (&'static str, usize),
+) -> Result<(), OutOfRange> {
+    if width.is_multiple_of(heads) {
+        return Ok(());
+    }
+    out_of_range(width_key, width, &format!("a multiple of {heads_key} ({heads})"))
+}
+
+/// Refuses what is no probability of dropout.
+pub(crate) fn check_dropouts<const N: usize>(
+    dropouts: [(&'static str, f32); N],
+) -> Result<(), OutOfRange> {
+    for (key, p) in dropouts {
+        if !(0.0..1.0).contains(&p) {
+            return out_of_range(key, p, "in 0..1");
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn out_of_range(
+    key: &'static str,
+    value: impl ToString,
+    limit: &str,
+) -> Result<(), OutOfRange> {
+    Err(OutOfRange { key, value: value.to_string(), limit: limit.to_owned() })
+}
+
+/// Transformers' names of activation functions.
+const ACTIVATIONS: [(&str, Activation); 4] = [
+    ("gelu", Activation::Gelu),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("relu", Activation::Relu),
+];
+
+/// Reads an activation function by its name.
+pub(crate) fn activation<'de, D: Deserializer<'de>>(keys: D) -> Result<Activation, D::Error> {
+    let name = String::deserialize(keys)?;
+    let found = ACTIVATIONS.into_iter().find(|(known, _)| *known == name);
+    found.map(|(_, activation)| activation).ok_or_else(|| {
+        let known = ACTIVATIONS.map(|(known, _)| known).join(", ");
+        serde::de::Error::custom(format!(
+            "the activation function `{name}` is not supported; supported are {known}"
+        ))
+    })
+}
+
+// Defaults that families share.
+
+pub(crate) fn gelu() -> Activation {
+    Activation::Gelu
+}
+pub(crate) fn tenth() -> f32 {
+    0.1
+}
+pub(crate) fn two() -> usize {
+    2
+}
+pub(crate) fn tiny() -> f32 {
+    1e-12
+}
+pub(crate) fn initializer_range() -> f32 {
+    0.02
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Config;
+    use crate::family;
+    use std::path::Path;
+
+    fn refused(json: &str) -> String {
+        Config::parse(Path::new("config.json"), json).expect_err(json).to_string()
+    }
+
+    #[test]
+    fn other_models_are_refused_with_what_there_is() {
+        for name in ["gpt2", "llama", "t5", ""] {
+            let error = refused(&format!(r#"{{"model_type": "{name}"}}"#));
+            assert!(error.contains(&format!("`{name}` is not supported")), "{error}");
+            assert!(error.ends_with(&family::names()), "{error}");
+        }
+        assert!(refused("{}").contains("missing field `model_type`"));
+        assert!(refused(r#"{"model_type": "bert", "is_decoder": true}"#).contains("is_decoder"));
+    }
+
+    #[test]
+    fn values_that_cannot_be_built_are_named() {
+        let bert = |key: &str, value: &str| {
+            let mut keys = serde_json::json!({
+                "model_type": "bert", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1,
+                "num_attention_heads": 2, "intermediate_size": 4, "max_position_embeddings": 5
+            });
+            keys[key] = serde_json::from_str(value).expect("a value");
+            keys.to_string()
+        };
+        assert!(Config::parse(Path::new("config.json"), &bert("hidden_act", "\"relu\"")).is_ok());
+        for (key, value, expected) in [
+            ("hidden_act", "\"silu\"", "`silu` is not supported; supported are gelu, gelu_new"),
+            ("hidden_size", "7", "hidden_size is 7, but must be a multiple of"),
+            ("hidden_size", "0", "hidden_size is 0, but must be in 1..=65536"),
+            ("num_hidden_layers", "1000000000", "num_hidden_layers is 1000000000"),
+            ("hidden_dropout_prob", "1.5", "hidden_dropout_prob is 1.5"),
+            ("position_embedding_type", "\"relative_key\"", "must be `absolute`"),
+        ] {
+            let error = refused(&bert(key, value));
+            assert!(error.contains(expected), "{error}");
+        }
     }
 }

@@ -1,16 +1,19 @@
 //! The CPU backend: the `kernels` crate behind [`Backend`], with memory that is reused.
 
-use crate::backend::{AttentionSaved, AttentionShape, Backend, Norm, Product, Shape};
+use crate::backend::{
+    After, AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Product, Shape,
+};
 use crate::checkpoint::StoredWeight;
-use crate::pool::Pool;
+use crate::pool::{Numbers, Pool};
 use crate::quantized::Quantization;
 use kernels::{
-    Attention, AttentionInputs, Dropout, Epilogue, Int8Matrix, Isa, LayerNormInputs, Matrix,
-    Nf4Matrix, PackedMatrix, Precision, QuantizedMatrix, Right,
+    Activation, Attention, AttentionInputs, Dropout, Epilogue, Int8Matrix, Isa, LayerNormInputs,
+    LowRank, Matrix, Nf4Matrix, PackedMatrix, Precision, QuantizedMatrix, RelativeBias,
+    RelativeBiasGradient, Right,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Runs on this processor, on the current rayon pool.
+/// Runs on this processor, on the current [`Threads`](crate::Threads).
 #[derive(Clone, Debug)]
 pub struct Cpu {
     isa: Isa,
@@ -18,30 +21,30 @@ pub struct Cpu {
     quantization: Quantization,
     /// Where a matrix that is not frozen is packed for its product.
     scratch: Arc<Mutex<PackedMatrix>>,
-    pool: Arc<Pool<Vec<f32>>>,
+    pool: Arc<Pool<Numbers>>,
 }
 
 /// A row-major matrix in main memory.
 #[derive(Debug)]
 pub struct CpuMatrix {
     /// As long as its capacity class; the matrix is the first `rows · columns` numbers.
-    data: Vec<f32>,
+    data: Numbers,
     rows: usize,
     columns: usize,
-    pool: Arc<Pool<Vec<f32>>>,
+    pool: Arc<Pool<Numbers>>,
 }
 
 impl CpuMatrix {
     fn data(&self) -> &[f32] {
-        &self.data[..self.rows * self.columns]
+        self.data.first(self.rows * self.columns)
     }
 
     fn data_mut(&mut self) -> &mut [f32] {
-        &mut self.data[..self.rows * self.columns]
+        self.data.first_mut(self.rows * self.columns)
     }
 
     fn view(&self, transpose: bool) -> Matrix<'_> {
-        let view = Matrix::new(&self.data, self.rows, self.columns);
+        let view = Matrix::new(self.data(), self.rows, self.columns);
         if transpose { view.transposed() } else { view }
     }
 }
@@ -90,7 +93,7 @@ impl Cpu {
 }
 
 fn attention<'a>(
-    shape: &AttentionShape<'a, Vec<u32>>,
+    shape: &AttentionShape<'a, CpuMatrix, Vec<u32>>,
     q: &CpuMatrix,
     precision: Precision,
 ) -> Attention<'a> {
@@ -101,6 +104,10 @@ fn attention<'a>(
         heads: shape.heads,
         head_size,
         scale: 1.0 / (head_size as f32).sqrt(),
+        bias: shape
+            .bias
+            .as_ref()
+            .map(|bias| RelativeBias { table: bias.table.data(), buckets: bias.buckets }),
         dropout: shape.dropout,
         precision,
     }
@@ -175,37 +182,102 @@ impl Backend for Cpu {
         self.precision
     }
 
-    fn packed_product(
-        &self,
-        x: &CpuMatrix,
-        packed: &CpuWeight,
-        transposed: bool,
-        bias: Option<&CpuMatrix>,
-        accumulate: bool,
-        y: &mut CpuMatrix,
-    ) {
-        let epilogue = Epilogue { alpha: 1.0, accumulate, bias: bias.map(CpuMatrix::data) };
-        let right = match packed {
+    fn packed_product(&self, product: PackedProduct<'_, CpuMatrix, CpuWeight>, y: &mut CpuMatrix) {
+        let PackedProduct { x, weight, transposed, bias, low_rank, accumulate, after } = product;
+        let right = match weight {
             CpuWeight::Packed { transposed: packed, .. } if transposed => Right::Packed(packed),
             CpuWeight::Packed { plain, .. } => Right::Packed(plain),
             CpuWeight::Quantized(weight) => {
                 Right::Quantized { weight, transposed, precision: self.precision }
             }
         };
-        kernels::gemm(self.isa, x.view(false), right, y.data_mut(), epilogue);
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let low_rank = low_rank.map(|(z, b)| {
+            scratch.pack(self.isa, self.precision, b.view(true));
+            LowRank { z: z.view(false), b: &scratch }
+        });
+        let bias = bias.map(CpuMatrix::data);
+        let epilogue = Epilogue { alpha: 1.0, accumulate, bias, low_rank };
+        let (isa, x, y) = (self.isa, x.view(false), y.data_mut());
+        match after {
+            After::Nothing => kernels::gemm(isa, x, right, y, epilogue),
+            After::Gelu(slope) => {
+                let slope = slope.map(CpuMatrix::data_mut);
+                kernels::gemm_gelu(isa, x, right, y, epilogue, slope);
+            }
+            After::Times(factors) => {
+                kernels::gemm_times(isa, x, right, y, epilogue, factors.data());
+            }
+        }
     }
 
     fn product(&self, product: Product<'_, CpuMatrix>, c: &mut CpuMatrix) {
         let (a, b) = (product.a.view(product.transpose_a), product.b.view(product.transpose_b));
-        let epilogue =
-            Epilogue { alpha: product.alpha, accumulate: product.accumulate, bias: None };
+        let epilogue = Epilogue { accumulate: product.accumulate, ..Epilogue::default() };
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let (isa, precision) = (self.isa, product.precision);
         kernels::gemm_unpacked(isa, precision, a, b, c.data_mut(), epilogue, &mut scratch);
     }
 
-    fn add_assign(&self, y: &mut CpuMatrix, x: &CpuMatrix) {
-        kernels::add_assign(y.data_mut(), x.data());
+    fn lora_down(
+        &self,
+        x: &CpuMatrix,
+        a: &CpuMatrix,
+        scale: f32,
+        dropout: Option<Dropout>,
+    ) -> CpuMatrix {
+        let mut z = self.matrix(x.rows, a.rows);
+        kernels::lora_down(self.isa, x.data(), a.data(), a.rows, scale, dropout, z.data_mut());
+        z
+    }
+
+    fn lora_down_backward(
+        &self,
+        x: &CpuMatrix,
+        a: &CpuMatrix,
+        dropout: Option<Dropout>,
+        dz: &CpuMatrix,
+        da: &mut CpuMatrix,
+        dx: Option<&mut CpuMatrix>,
+    ) {
+        let mut partial = self.matrix(1, kernels::lora_partial_sums(x.rows, a.rows, a.columns));
+        kernels::lora_down_backward(
+            self.isa,
+            x.data(),
+            a.data(),
+            a.rows,
+            dropout,
+            dz.data(),
+            da.data_mut(),
+            dx.map(CpuMatrix::data_mut),
+            partial.data_mut(),
+        );
+    }
+
+    fn lora_up_backward(
+        &self,
+        dy: &CpuMatrix,
+        z: &CpuMatrix,
+        b: &CpuMatrix,
+        scale: f32,
+        db: &mut CpuMatrix,
+    ) -> CpuMatrix {
+        let mut dz = self.matrix(z.rows, z.columns);
+        let mut transposed = self.matrix(b.columns, b.rows);
+        let mut partial = self.matrix(1, kernels::lora_partial_sums(z.rows, z.columns, b.rows));
+        kernels::lora_up_backward(
+            self.isa,
+            dy.data(),
+            z.data(),
+            b.data(),
+            b.columns,
+            scale,
+            dz.data_mut(),
+            db.data_mut(),
+            transposed.data_mut(),
+            partial.data_mut(),
+        );
+        dz
     }
 
     fn add_bias(&self, y: &mut CpuMatrix, bias: &CpuMatrix) {
@@ -281,22 +353,12 @@ impl Backend for Cpu {
         );
     }
 
-    fn gelu(&self, x: &CpuMatrix) -> CpuMatrix {
-        let mut y = self.matrix(x.rows, x.columns);
-        kernels::gelu(self.isa, x.data(), y.data_mut());
-        y
+    fn activate(&self, f: Activation, y: &mut CpuMatrix, slope: Option<&mut CpuMatrix>) {
+        kernels::activate(self.isa, f, y.data_mut(), slope.map(CpuMatrix::data_mut));
     }
 
-    fn gelu_backward(&self, x: &CpuMatrix, dy: &mut CpuMatrix) {
-        kernels::gelu_backward(self.isa, x.data(), dy.data_mut());
-    }
-
-    fn tanh(&self, y: &mut CpuMatrix) {
-        kernels::tanh(y.data_mut());
-    }
-
-    fn tanh_backward(&self, y: &CpuMatrix, dy: &mut CpuMatrix) {
-        kernels::tanh_backward(y.data(), dy.data_mut());
+    fn multiply(&self, y: &mut CpuMatrix, factors: &CpuMatrix) {
+        kernels::multiply(y.data_mut(), factors.data());
     }
 
     fn dropout(&self, x: &CpuMatrix, dropout: Dropout) -> CpuMatrix {
@@ -307,7 +369,7 @@ impl Backend for Cpu {
 
     fn attention(
         &self,
-        shape: AttentionShape<'_, Vec<u32>>,
+        shape: AttentionShape<'_, CpuMatrix, Vec<u32>>,
         q: CpuMatrix,
         k: CpuMatrix,
         v: CpuMatrix,
@@ -322,13 +384,21 @@ impl Backend for Cpu {
 
     fn attention_backward(
         &self,
-        shape: AttentionShape<'_, Vec<u32>>,
+        shape: AttentionShape<'_, CpuMatrix, Vec<u32>>,
         saved: &AttentionSaved<CpuMatrix>,
         dout: &CpuMatrix,
+        mut dbias: Option<&mut CpuMatrix>,
     ) -> [CpuMatrix; 3] {
         let AttentionSaved { q, k, v, out, lse } = saved;
         let [mut dq, mut dk, mut dv] = [q, k, v].map(|m| self.matrix(m.rows, m.columns));
         let inputs = AttentionInputs { q: q.data(), k: k.data(), v: v.data() };
+        let sequences = shape.cu_q.len() - 1;
+        let mut partial = dbias.as_ref().map(|table| {
+            self.matrix(1, RelativeBiasGradient::partial_sums(sequences, table.rows, table.columns))
+        });
+        let dbias = dbias.as_mut().zip(partial.as_mut()).map(|(table, partial)| {
+            RelativeBiasGradient { table: table.data_mut(), partial: partial.data_mut() }
+        });
         kernels::attention_backward(
             self.isa,
             attention(&shape, q, self.precision),
@@ -339,6 +409,7 @@ impl Backend for Cpu {
             dq.data_mut(),
             dk.data_mut(),
             dv.data_mut(),
+            dbias,
         );
         [dq, dk, dv]
     }

@@ -1,26 +1,87 @@
-//! Token embeddings of BERT-like encoders: word + position + token type, LayerNorm, dropout.
+//! Token embeddings: word + position (+ token type), LayerNorm, dropout, and where they are narrower
+//! than the encoder a linear layer that widens them (ALBERT, Lan et al. 2019).
 
-use crate::backend::Backend;
-use crate::linear::Tensor;
+use crate::Error;
+use crate::backend::{Backend, Shape};
+use crate::builder::Builder;
+use crate::linear::{InputGradient, Linear, LinearSaved, Tensor};
 use crate::norm::{LayerNorm, NormSaved};
 use crate::parameters::Parameters;
 use crate::pass::{Batch, Pass, Site};
 
-/// Three tables [vocabulary, H], [positions, H], [types, H] and a LayerNorm.
+/// Sizes and constants of the embeddings.
 #[derive(Debug)]
-pub(crate) struct Embeddings<B: Backend> {
-    pub(crate) word: Tensor<B>,
-    pub(crate) position: Tensor<B>,
-    pub(crate) token_type: Tensor<B>,
+pub(crate) struct EmbeddingSizes {
+    /// Rows of the word table.
+    pub(crate) words: usize,
+    /// Rows of the position table.
+    pub(crate) positions: usize,
+    /// Rows of the token type table, where there is one.
+    pub(crate) token_types: Option<usize>,
+    /// E, the width of all tables.
+    pub(crate) width: usize,
     /// Row of the position table that position 0 takes.
     pub(crate) first_position: u32,
-    pub(crate) norm: LayerNorm<B>,
+    /// ε of the LayerNorm.
+    pub(crate) eps: f32,
     pub(crate) dropout: f32,
-    pub(crate) site: Site,
-    pub(crate) hidden_size: usize,
+}
+
+/// Tables [words, E], [positions, E], [types, E], a LayerNorm, and a layer [H, E] where E is not H.
+#[derive(Debug)]
+pub(crate) struct Embeddings<B: Backend> {
+    word: Tensor<B>,
+    position: Tensor<B>,
+    token_type: Option<Tensor<B>>,
+    first_position: u32,
+    norm: LayerNorm<B>,
+    dropout: f32,
+    site: Site,
+    projection: Option<Linear<B>>,
+}
+
+/// What forward leaves for backward.
+#[derive(Debug)]
+pub(crate) struct EmbeddingsSaved<B: Backend> {
+    norm: NormSaved<B>,
+    /// The projection's input [T, E], where there is one, and what it leaves.
+    projection: Option<(B::Matrix, LinearSaved<B>)>,
 }
 
 impl<B: Backend> Embeddings<B> {
+    /// Embeddings under the encoder's `embeddings`; `projection` is the name of the layer that widens
+    /// them and H.
+    pub(crate) fn build(
+        builder: &mut Builder<'_, B>,
+        sizes: &EmbeddingSizes,
+        projection: Option<(&str, usize)>,
+    ) -> Result<Embeddings<B>, Error> {
+        let root = builder.family.root;
+        let name = |part: &str| format!("{root}.embeddings.{part}");
+        let mut table = |part: &str, rows: usize| {
+            builder.tensor(&name(&format!("{part}_embeddings.weight")), &[rows, sizes.width])
+        };
+        let word = table("word", sizes.words)?;
+        let position = table("position", sizes.positions)?;
+        let token_type = sizes.token_types.map(|rows| table("token_type", rows)).transpose()?;
+        let norm = builder.norm(&name("LayerNorm"), sizes.width, sizes.eps)?;
+        let site = builder.site(false);
+        let projection = projection
+            .map(|(name, out)| builder.linear(&format!("{root}.{name}"), out, sizes.width, false))
+            .transpose()?;
+        let &EmbeddingSizes { first_position, dropout, .. } = sizes;
+        Ok(Embeddings {
+            word,
+            position,
+            token_type,
+            first_position,
+            norm,
+            dropout,
+            site,
+            projection,
+        })
+    }
+
     /// → [T, H]
     pub(crate) fn forward(
         &self,
@@ -28,45 +89,65 @@ impl<B: Backend> Embeddings<B> {
         parameters: &Parameters<B>,
         pass: &Pass,
         batch: &Batch<B>,
-    ) -> (B::Matrix, NormSaved<B>) {
-        let mut x = backend.matrix(batch.tokens, self.hidden_size);
+    ) -> (B::Matrix, EmbeddingsSaved<B>) {
+        let word = self.word.value(parameters);
+        let mut x = backend.matrix(batch.tokens, word.columns()); // [T, E]
         let positions = backend.shifted(&batch.positions, self.first_position);
-        backend.gather_rows(self.word.value(parameters), &batch.ids, false, &mut x);
+        backend.gather_rows(word, &batch.ids, false, &mut x);
         backend.gather_rows(self.position.value(parameters), &positions, true, &mut x);
-        backend.gather_rows(self.token_type.value(parameters), &batch.token_types, true, &mut x);
-        let (y, saved) = self.norm.forward(backend, parameters, x, None, None);
-        match pass.dropout(self.dropout, self.site) {
-            Some(dropout) => (backend.dropout(&y, dropout), saved),
-            None => (y, saved),
+        if let Some(table) = &self.token_type {
+            backend.gather_rows(table.value(parameters), &batch.token_types, true, &mut x);
+        }
+        let (mut y, norm) = self.norm.forward(backend, parameters, x, None, None);
+        if let Some(dropout) = pass.dropout(self.dropout, self.site) {
+            y = backend.dropout(&y, dropout);
+        }
+        match &self.projection {
+            Some(projection) => {
+                let (wide, saved) = projection.forward(backend, parameters, pass, &y); // [T, H]
+                (wide, EmbeddingsSaved { norm, projection: Some((y, saved)) })
+            }
+            None => (y, EmbeddingsSaved { norm, projection: None }),
         }
     }
 
     /// Whether anything here is trained; else backward ends above.
     pub(crate) fn is_trained(&self) -> bool {
+        self.tables_are_trained() || self.projection.as_ref().is_some_and(Linear::needs_input)
+    }
+
+    fn tables_are_trained(&self) -> bool {
         self.word.trained().is_some()
     }
 
-    /// From the gradient of the result to those of the tables.
+    /// From the gradient of the result [T, H] to those of the tables.
     pub(crate) fn backward(
         &self,
         backend: &B,
         parameters: &mut Parameters<B>,
         pass: &Pass,
         batch: &Batch<B>,
-        saved: &NormSaved<B>,
-        dy: B::Matrix,
+        saved: &EmbeddingsSaved<B>,
+        mut dy: B::Matrix,
     ) {
+        if let (Some(projection), Some((x, saved))) = (&self.projection, &saved.projection) {
+            let mut dx = self.tables_are_trained().then(|| backend.matrix(x.rows(), x.columns())); // [T, E]
+            let to_dx = dx.as_mut().map(InputGradient::to);
+            projection.backward(backend, parameters, pass, Some(x), saved, &dy, to_dx);
+            match dx {
+                Some(dx) => dy = dx,
+                None => return,
+            }
+        }
         let mut dx = match pass.dropout(self.dropout, self.site) {
             Some(dropout) => backend.dropout(&dy, dropout),
             None => dy,
         };
-        self.norm.backward(backend, parameters, saved, None, &mut dx);
+        self.norm.backward(backend, parameters, &saved.norm, None, &mut dx);
         let positions = backend.shifted(&batch.positions, self.first_position);
-        for (table, rows) in [
-            (&self.word, &batch.ids),
-            (&self.position, &positions),
-            (&self.token_type, &batch.token_types),
-        ] {
+        let token_type = self.token_type.as_ref().map(|table| (table, &batch.token_types));
+        let tables = [(&self.word, &batch.ids), (&self.position, &positions)];
+        for (table, rows) in tables.into_iter().chain(token_type) {
             if let Some(id) = table.trained() {
                 backend.scatter_add_rows(parameters.gradient(id), rows, &dx);
             }

@@ -91,6 +91,24 @@ pub enum Error {
         /// What the configuration asks for.
         expected: Vec<usize>,
     },
+    /// A tensor that is there under two names.
+    #[error("{} has `{name}` twice, as {}", path.display(), stored.join(" and "))]
+    Twice {
+        /// Where.
+        path: PathBuf,
+        /// Its name in what is written.
+        name: String,
+        /// Its names in what was read.
+        stored: [String; 2],
+    },
+    /// A model that is to be quantised and is already.
+    #[error("{} is quantised already: {how}; quantise the model it was made from", path.display())]
+    QuantizedAlready {
+        /// The model.
+        path: PathBuf,
+        /// What tells.
+        how: String,
+    },
     /// A tensor of numbers that cannot be used.
     #[error("{}: tensor `{name}` {problem}", path.display())]
     Tensor {

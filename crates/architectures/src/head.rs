@@ -1,34 +1,77 @@
-//! The classification head on the first token: dense, tanh, dropout, projection to the labels.
+//! The classification head on the first token: dense, activation, dropout, projection to the labels.
 //! BERT calls the dense layer its pooler; RoBERTa drops out its input as well.
 
-use crate::backend::Backend;
-use crate::linear::{Linear, LinearSaved};
+use crate::Error;
+use crate::backend::{Backend, Shape};
+use crate::builder::Builder;
+use crate::linear::{InputGradient, Linear, LinearSaved};
 use crate::parameters::Parameters;
 use crate::pass::{Pass, Site};
+use kernels::Activation;
 
+/// What a family's head is made of.
 #[derive(Debug)]
-pub(crate) struct Head<B: Backend> {
-    pub(crate) dense: Linear<B>,
-    pub(crate) projection: Linear<B>,
+pub(crate) struct HeadLayers {
+    /// Name of the dense layer.
+    pub(crate) dense: &'static str,
+    /// Name of the layer that gives the logits.
+    pub(crate) projection: &'static str,
+    /// H.
+    pub(crate) hidden: usize,
+    /// Behind the dense layer.
+    pub(crate) activation: Activation,
     /// Dropout on the dense layer's input, where the family has it.
     pub(crate) input_dropout: f32,
     /// Dropout on the projection's input.
     pub(crate) dropout: f32,
+    /// Standard deviation of new weights.
+    pub(crate) initializer_range: f32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Head<B: Backend> {
+    dense: Linear<B>,
+    projection: Linear<B>,
+    activation: Activation,
+    input_dropout: f32,
+    dropout: f32,
     /// Dropout before and behind the dense layer.
-    pub(crate) sites: [Site; 2],
+    sites: [Site; 2],
 }
 
 /// What forward leaves for backward.
 #[derive(Debug)]
 pub(crate) struct HeadSaved<B: Backend> {
     x: B::Matrix,      // [B, H], behind its dropout
-    pooled: B::Matrix, // [B, H], tanh's output
+    slope: B::Matrix,  // [B, H], the activation's
     hidden: B::Matrix, // [B, H], behind the second dropout
     dense: LinearSaved<B>,
     projection: LinearSaved<B>,
 }
 
 impl<B: Backend> Head<B> {
+    pub(crate) fn build(
+        builder: &mut Builder<'_, B>,
+        layers: HeadLayers,
+        labels: usize,
+    ) -> Result<Head<B>, Error> {
+        let HeadLayers { hidden, activation, input_dropout, dropout, .. } = layers;
+        let deviation = layers.initializer_range;
+        Ok(Head {
+            dense: builder.head_linear(layers.dense, [hidden, hidden], deviation, false)?,
+            projection: builder.head_linear(
+                layers.projection,
+                [labels, hidden],
+                deviation,
+                true,
+            )?,
+            activation,
+            input_dropout,
+            dropout,
+            sites: [builder.site(true), builder.site(true)],
+        })
+    }
+
     /// `x` [B, H] → logits [B, C]
     pub(crate) fn forward(
         &self,
@@ -41,14 +84,14 @@ impl<B: Backend> Head<B> {
             Some(dropout) => backend.dropout(&x, dropout),
             None => x,
         };
-        let (mut pooled, dense) = self.dense.forward(backend, parameters, pass, &x);
-        backend.tanh(&mut pooled);
-        let hidden = match pass.dropout(self.dropout, self.sites[1]) {
-            Some(dropout) => backend.dropout(&pooled, dropout),
-            None => backend.copy(&pooled),
-        };
+        let (mut hidden, dense) = self.dense.forward(backend, parameters, pass, &x);
+        let mut slope = backend.matrix(hidden.rows(), hidden.columns());
+        backend.activate(self.activation, &mut hidden, Some(&mut slope));
+        if let Some(dropout) = pass.dropout(self.dropout, self.sites[1]) {
+            hidden = backend.dropout(&hidden, dropout);
+        }
         let (logits, projection) = self.projection.forward(backend, parameters, pass, &hidden);
-        (logits, HeadSaved { x, pooled, hidden, dense, projection })
+        (logits, HeadSaved { x, slope, hidden, dense, projection })
     }
 
     /// `dlogits` [B, C] → the gradient of `x` [B, H]
@@ -60,14 +103,15 @@ impl<B: Backend> Head<B> {
         saved: HeadSaved<B>,
         dlogits: &B::Matrix,
     ) -> B::Matrix {
-        let HeadSaved { x, pooled, hidden, dense, projection } = saved;
-        let mut dhidden = backend.copy(&hidden);
-        let to_hidden = Some((&mut dhidden, false));
+        let HeadSaved { x, slope, hidden, dense, projection } = saved;
+        let mut dhidden = backend.matrix(hidden.rows(), hidden.columns());
+        let to_hidden = Some(InputGradient::to(&mut dhidden));
+        let hidden = Some(&hidden);
         self.projection.backward(
             backend,
             parameters,
             pass,
-            &hidden,
+            hidden,
             &projection,
             dlogits,
             to_hidden,
@@ -75,10 +119,10 @@ impl<B: Backend> Head<B> {
         if let Some(dropout) = pass.dropout(self.dropout, self.sites[1]) {
             dhidden = backend.dropout(&dhidden, dropout);
         }
-        backend.tanh_backward(&pooled, &mut dhidden);
-        let mut dx = backend.copy(&x);
-        let to_x = Some((&mut dx, false));
-        self.dense.backward(backend, parameters, pass, &x, &dense, &dhidden, to_x);
+        backend.multiply(&mut dhidden, &slope);
+        let mut dx = backend.matrix(x.rows(), x.columns());
+        let to_x = Some(InputGradient::to(&mut dx));
+        self.dense.backward(backend, parameters, pass, Some(&x), &dense, &dhidden, to_x);
         match pass.dropout(self.input_dropout, self.sites[0]) {
             Some(dropout) => backend.dropout(&dx, dropout),
             None => dx,

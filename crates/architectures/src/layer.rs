@@ -1,14 +1,18 @@
-//! One transformer encoder layer with post-LayerNorm, as BERT and RoBERTa have it: attention, its
-//! output, feed-forward. Forward and backward read as one.
+//! One transformer encoder layer with post-LayerNorm, as BERT and its descendants have it: attention,
+//! its output, feed-forward. Forward and backward read as one.
 //!
 //! In the last layer only what the head reads is computed: keys and values of all tokens, and
 //! everything else for the first token of each sequence alone.
 
-use crate::backend::{AttentionSaved, AttentionShape, Backend, Shape};
-use crate::linear::{Linear, LinearSaved};
+use crate::Error;
+use crate::backend::{AttentionSaved, AttentionShape, Backend, RelativeBias, Shape};
+use crate::builder::Builder;
+use crate::linear::{InputGradient, Linear, LinearSaved};
 use crate::norm::{LayerNorm, NormSaved};
 use crate::parameters::Parameters;
 use crate::pass::{Batch, Pass, Site};
+use crate::position::PositionBias;
+use kernels::Activation;
 
 /// Which tokens a layer computes its result for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,22 +22,70 @@ pub(crate) enum Rows {
     First,
 }
 
+impl Rows {
+    /// The head reads first tokens alone.
+    pub(crate) fn of_layer(index: usize, layers: usize) -> Rows {
+        if index + 1 == layers { Rows::First } else { Rows::All }
+    }
+}
+
+/// What a forward pass keeps beside its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// What costs nothing.
+    Input,
+    /// What backward needs.
+    Everything,
+}
+
+/// Names of a layer's parts behind the layer's own.
+#[derive(Debug)]
+pub(crate) struct LayerNames {
+    pub(crate) query: &'static str,
+    pub(crate) key: &'static str,
+    pub(crate) value: &'static str,
+    pub(crate) attention_output: &'static str,
+    pub(crate) attention_norm: &'static str,
+    pub(crate) intermediate: &'static str,
+    pub(crate) output: &'static str,
+    pub(crate) output_norm: &'static str,
+}
+
+/// Sizes and constants that the layers of an encoder share.
+#[derive(Clone, Debug)]
+pub(crate) struct LayerSizes {
+    /// H.
+    pub(crate) hidden: usize,
+    /// F.
+    pub(crate) inner: usize,
+    pub(crate) heads: usize,
+    /// ε of both LayerNorms.
+    pub(crate) eps: f32,
+    /// Between the feed-forward's products.
+    pub(crate) activation: Activation,
+    /// Dropout on the probabilities.
+    pub(crate) attention_dropout: f32,
+    /// Dropout behind the attention's output.
+    pub(crate) attention_output_dropout: f32,
+    /// Dropout behind the feed-forward.
+    pub(crate) output_dropout: f32,
+}
+
 #[derive(Debug)]
 pub(crate) struct Layer<B: Backend> {
-    pub(crate) query: Linear<B>,
-    pub(crate) key: Linear<B>,
-    pub(crate) value: Linear<B>,
-    pub(crate) attention_output: Linear<B>,
-    pub(crate) attention_norm: LayerNorm<B>,
-    pub(crate) intermediate: Linear<B>,
-    pub(crate) output: Linear<B>,
-    pub(crate) output_norm: LayerNorm<B>,
-    pub(crate) heads: usize,
-    pub(crate) rows: Rows,
-    pub(crate) attention_dropout: f32,
-    pub(crate) hidden_dropout: f32,
-    /// Dropout on the probabilities, behind the attention's output, behind the feed-forward.
-    pub(crate) sites: [Site; 3],
+    query: Linear<B>,
+    key: Linear<B>,
+    value: Linear<B>,
+    attention_output: Linear<B>,
+    attention_norm: LayerNorm<B>,
+    intermediate: Linear<B>,
+    output: Linear<B>,
+    output_norm: LayerNorm<B>,
+    position_bias: Option<PositionBias<B>>,
+    sizes: LayerSizes,
+    rows: Rows,
+    /// Of the three dropouts, in the order of [`LayerSizes`].
+    sites: [Site; 3],
 }
 
 /// What forward leaves for backward. Q = T, or the number of sequences in the last layer.
@@ -43,8 +95,9 @@ pub(crate) struct LayerSaved<B: Backend> {
     x_first: Option<B::Matrix>, // [Q, H], in the last layer
     attention: AttentionSaved<B::Matrix>,
     attention_norm: NormSaved<B>,
-    y: Option<B::Matrix>, // [Q, H], where the feed-forward is trained
-    u: B::Matrix,         // [Q, F], before GELU
+    y: Option<B::Matrix>,     // [Q, H], where the intermediate layer is trained
+    slope: Option<B::Matrix>, // [Q, F], the activation's, unless backward does not come here
+    g: Option<B::Matrix>,     // [Q, F], behind the activation, where the output is trained
     output_norm: NormSaved<B>,
     linears: [LinearSaved<B>; 6],
 }
@@ -57,20 +110,64 @@ impl<B: Backend> LayerSaved<B> {
 }
 
 impl<B: Backend> Layer<B> {
-    fn shape<'a>(&self, batch: &'a Batch<B>, pass: &Pass) -> AttentionShape<'a, B::Indices> {
+    /// The layer whose parts' names begin with `prefix` and a dot.
+    pub(crate) fn build(
+        builder: &mut Builder<'_, B>,
+        prefix: &str,
+        names: &LayerNames,
+        sizes: &LayerSizes,
+        rows: Rows,
+    ) -> Result<Layer<B>, Error> {
+        let &LayerSizes { hidden, inner, eps, .. } = sizes;
+        let first = rows == Rows::First;
+        let name = |part: &str| format!("{prefix}.{part}");
+        Ok(Layer {
+            query: builder.linear(&name(names.query), hidden, hidden, first)?,
+            key: builder.linear(&name(names.key), hidden, hidden, false)?,
+            value: builder.linear(&name(names.value), hidden, hidden, false)?,
+            attention_output: builder.linear(
+                &name(names.attention_output),
+                hidden,
+                hidden,
+                first,
+            )?,
+            attention_norm: builder.norm(&name(names.attention_norm), hidden, eps)?,
+            intermediate: builder.linear(&name(names.intermediate), inner, hidden, first)?,
+            output: builder.linear(&name(names.output), hidden, inner, first)?,
+            output_norm: builder.norm(&name(names.output_norm), hidden, eps)?,
+            position_bias: None,
+            sizes: sizes.clone(),
+            rows,
+            sites: [builder.site(first), builder.site(first), builder.site(first)],
+        })
+    }
+
+    pub(crate) fn with_position_bias(self, bias: PositionBias<B>) -> Layer<B> {
+        Layer { position_bias: Some(bias), ..self }
+    }
+
+    /// `table` is the position bias's.
+    fn shape<'a>(
+        &'a self,
+        batch: &'a Batch<B>,
+        pass: &Pass,
+        table: Option<&'a B::Matrix>,
+    ) -> AttentionShape<'a, B::Matrix, B::Indices> {
         let cu_q = match self.rows {
             Rows::All => &batch.cu_seqlens,
             Rows::First => &batch.cu_first,
         };
+        let buckets = self.position_bias.as_ref().map(|bias| &bias.buckets);
         AttentionShape {
             cu_q,
             cu_kv: &batch.cu_seqlens,
-            heads: self.heads,
-            dropout: pass.dropout(self.attention_dropout, self.sites[0]),
+            heads: self.sizes.heads,
+            bias: table.zip(buckets).map(|(table, buckets)| RelativeBias { table, buckets }),
+            dropout: pass.dropout(self.sizes.attention_dropout, self.sites[0]),
         }
     }
 
-    /// `x` [T, H] → [Q, H]
+    /// `x` [T, H] → [Q, H], and what backward needs if it comes here.
     pub(crate) fn forward(
         &self,
         backend: &B,
@@ -78,6 +175,7 @@ impl<B: Backend> Layer<B> {
         pass: &Pass,
         batch: &Batch<B>,
         x: B::Matrix,
+        keep: Keep,
     ) -> (B::Matrix, LayerSaved<B>) {
         let x_first = (self.rows == Rows::First).then(|| {
             let mut first = backend.matrix(batch.sequences, x.columns());
@@ -88,22 +186,35 @@ impl<B: Backend> Layer<B> {
         let (q, saved_q) = self.query.forward(backend, parameters, pass, rows); // [Q, H]
         let (k, saved_k) = self.key.forward(backend, parameters, pass, &x); // [T, H]
         let (v, saved_v) = self.value.forward(backend, parameters, pass, &x); // [T, H]
-        let attention = backend.attention(self.shape(batch, pass), q, k, v);
+        let table = self.position_bias.as_ref().map(|bias| bias.table.value(parameters));
+        let attention = backend.attention(self.shape(batch, pass, table), q, k, v);
         let (a, saved_a) = self.attention_output.forward(backend, parameters, pass, &attention.out); // [Q, H]
-        let dropout = pass.dropout(self.hidden_dropout, self.sites[1]);
+        let dropout = pass.dropout(self.sizes.attention_output_dropout, self.sites[1]);
         let (y, attention_norm) =
             self.attention_norm.forward(backend, parameters, a, Some(rows), dropout); // [Q, H]
 
-        let (u, saved_u) = self.intermediate.forward(backend, parameters, pass, &y); // [Q, F]
-        let g = backend.gelu(&u); // [Q, F]
+        let features = self.intermediate.out;
+        let mut slope = (keep == Keep::Everything).then(|| backend.matrix(y.rows(), features)); // [Q, F]
+        let (g, saved_u) = self.intermediate.forward_activated(
+            backend,
+            parameters,
+            pass,
+            &y,
+            self.sizes.activation,
+            slope.as_mut(),
+        ); // [Q, F]
         let (f, saved_f) = self.output.forward(backend, parameters, pass, &g); // [Q, H]
-        let dropout = pass.dropout(self.hidden_dropout, self.sites[2]);
+        let dropout = pass.dropout(self.sizes.output_dropout, self.sites[2]);
         let (out, output_norm) =
             self.output_norm.forward(backend, parameters, f, Some(&y), dropout); // [Q, H]
 
         let y = self.intermediate.needs_input().then_some(y);
+        let g = self.output.needs_input().then_some(g);
         let linears = [saved_q, saved_k, saved_v, saved_a, saved_u, saved_f];
-        (out, LayerSaved { x, x_first, attention, attention_norm, y, u, output_norm, linears })
+        (
+            out,
+            LayerSaved { x, x_first, attention, attention_norm, y, slope, g, output_norm, linears },
+        )
     }
 
     /// `dout` [Q, H] → the gradient of `x` [T, H], unless nothing below is trained.
@@ -118,43 +229,44 @@ impl<B: Backend> Layer<B> {
         mut dout: B::Matrix,
         needs_dx: bool,
     ) -> Option<B::Matrix> {
-        let LayerSaved { x, x_first, attention, attention_norm, y, u, output_norm, linears } =
+        let LayerSaved { x, x_first, attention, attention_norm, y, slope, g, output_norm, linears } =
             saved;
         let [saved_q, saved_k, saved_v, saved_a, saved_u, saved_f] = &linears;
 
         // Feed-forward: `dout` becomes the gradient of y, first by way of the residual.
-        let dropout = pass.dropout(self.hidden_dropout, self.sites[2]);
+        let dropout = pass.dropout(self.sizes.output_dropout, self.sites[2]);
         let branch =
             self.output_norm.backward(backend, parameters, &output_norm, dropout, &mut dout);
         let df = branch.as_ref().unwrap_or(&dout); // [Q, H]
-        let mut du = backend.matrix(u.rows(), u.columns()); // [Q, F]
-        let g = if self.output.needs_input() { &backend.gelu(&u) } else { &u };
-        let to_du = Some((&mut du, false));
-        self.output.backward(backend, parameters, pass, g, saved_f, df, to_du);
-        backend.gelu_backward(&u, &mut du);
-        drop(branch);
-        let y = y.as_ref().unwrap_or(&u); // read only where the feed-forward is trained
+        let slope = slope.expect("forward kept everything");
+        let mut du = backend.matrix(slope.rows(), slope.columns()); // [Q, F], before the activation
+        let to_du = Some(InputGradient::to(&mut du).through(&slope));
+        self.output.backward(backend, parameters, pass, g.as_ref(), saved_f, df, to_du);
+        drop((branch, slope, g));
         let mut dy = dout;
-        let to_dy = Some((&mut dy, true));
-        self.intermediate.backward(backend, parameters, pass, y, saved_u, &du, to_dy);
-        drop((u, du));
+        let to_dy = Some(InputGradient::added_to(&mut dy));
+        self.intermediate.backward(backend, parameters, pass, y.as_ref(), saved_u, &du, to_dy);
+        drop((du, y));
 
         // Attention: `dy` becomes the gradient of the rows, first by way of the residual.
-        let dropout = pass.dropout(self.hidden_dropout, self.sites[1]);
+        let dropout = pass.dropout(self.sizes.attention_output_dropout, self.sites[1]);
         let branch =
             self.attention_norm.backward(backend, parameters, &attention_norm, dropout, &mut dy);
         let da = branch.as_ref().unwrap_or(&dy); // [Q, H]
         let mut dcontext = backend.matrix(da.rows(), attention.out.columns()); // [Q, H]
-        let to_context = Some((&mut dcontext, false));
-        let context = &attention.out;
+        let to_context = Some(InputGradient::to(&mut dcontext));
+        let context = Some(&attention.out);
         self.attention_output.backward(backend, parameters, pass, context, saved_a, da, to_context);
-        let shape = self.shape(batch, pass);
-        let [dq, dk, dv] = backend.attention_backward(shape, &attention, &dcontext);
+        let bias = self.position_bias.as_ref();
+        let (table, dtable) = bias.map(|bias| bias.table.value_and_gradient(parameters)).unzip();
+        let shape = self.shape(batch, pass, table);
+        let [dq, dk, dv] =
+            backend.attention_backward(shape, &attention, &dcontext, dtable.flatten());
         drop((dcontext, branch));
 
         let rows = x_first.as_ref().unwrap_or(&x);
-        let to_rows = needs_dx.then_some((&mut dy, true));
-        self.query.backward(backend, parameters, pass, rows, saved_q, &dq, to_rows);
+        let to_rows = needs_dx.then(|| InputGradient::added_to(&mut dy));
+        self.query.backward(backend, parameters, pass, Some(rows), saved_q, &dq, to_rows);
         let mut dx = match self.rows {
             Rows::All => dy,
             Rows::First if !needs_dx => dy,
@@ -164,10 +276,10 @@ impl<B: Backend> Layer<B> {
                 dx
             }
         };
-        let to_dx = needs_dx.then_some((&mut dx, true));
-        self.key.backward(backend, parameters, pass, &x, saved_k, &dk, to_dx);
-        let to_dx = needs_dx.then_some((&mut dx, true));
-        self.value.backward(backend, parameters, pass, &x, saved_v, &dv, to_dx);
+        let to_dx = needs_dx.then(|| InputGradient::added_to(&mut dx));
+        self.key.backward(backend, parameters, pass, Some(&x), saved_k, &dk, to_dx);
+        let to_dx = needs_dx.then(|| InputGradient::added_to(&mut dx));
+        self.value.backward(backend, parameters, pass, Some(&x), saved_v, &dv, to_dx);
         needs_dx.then_some(dx)
     }
 

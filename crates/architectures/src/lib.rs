@@ -2,9 +2,10 @@
 //! LoRA, heads, AdamW, Hugging Face checkpoints and PEFT adapters.
 //!
 //! A family is a file that composes shared layers under Hugging Face's names (`bert.rs`,
-//! `roberta.rs`). Batches are packed: sequences laid end to end, no padding, no masks.
+//! `roberta.rs`, …), registered in `family.rs`. Batches are packed: sequences laid end to end, no padding, no masks.
 #![deny(unsafe_code)]
 
+mod albert;
 mod backend;
 mod bert;
 mod builder;
@@ -12,37 +13,46 @@ mod checkpoint;
 mod classifier;
 mod config;
 mod cpu;
+mod distilbert;
+mod electra;
 mod embeddings;
+mod encoder;
 mod error;
+mod family;
 mod head;
 mod layer;
 mod linear;
 mod lora;
 mod memory;
+mod mpnet;
 mod norm;
 mod optimizer;
 mod parameters;
 mod pass;
 pub mod peft;
 mod pool;
+mod position;
 mod pytorch;
+mod quantize;
 mod quantized;
 mod random;
 mod roberta;
 mod tensor_file;
 
-pub use backend::{AttentionSaved, AttentionShape, Backend, Norm, Product, Shape};
+pub use backend::{AttentionSaved, AttentionShape, Backend, Norm, Product, RelativeBias, Shape};
 pub use checkpoint::{Checkpoint, StoredWeight};
-pub use classifier::{Family, Saved, SequenceClassifier};
+pub use classifier::{Saved, SequenceClassifier};
 pub use config::Config;
 pub use cpu::{Cpu, CpuMatrix, CpuWeight};
 pub use error::Error;
-pub use kernels::{ISA_VARIABLE, Isa, IsaError, Precision};
-pub use lora::{AllLinear, LoraConfig, Method, TargetModules};
+pub use family::Family;
+pub use kernels::{Activation, ISA_VARIABLE, Isa, IsaError, Precision, Threads};
+pub use lora::{LoraConfig, Method, TargetKeyword, TargetModules};
 pub use memory::step_bytes;
 pub use optimizer::{AdamWSettings, Optimizer};
 pub use parameters::{Parameter, Parameters};
 pub use pass::{Batch, Pass};
 pub use pytorch::PytorchError;
-pub use quantized::Quantization;
+pub use quantize::{Quantized, Quantizer};
+pub use quantized::{Quantization, quantization_config};
 pub use tensor_file::{NamedTensor, ShapedData, TensorFile, write_tensors};

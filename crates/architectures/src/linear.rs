@@ -1,14 +1,15 @@
 //! A linear layer, frozen or trained, with or without a LoRA adapter; forward and backward.
 
-use crate::backend::{Backend, Product, Shape};
+use crate::backend::{After, Backend, PackedProduct, Product, Shape};
 use crate::parameters::{ParameterId, Parameters};
 use crate::pass::{Pass, Site};
-use kernels::{Dropout, Precision};
+use kernels::{Activation, Dropout, Precision};
+use std::sync::Arc;
 
-/// A frozen tensor or the id of a trained one.
+/// A frozen tensor or the id of a trained one; several layers may have the same.
 #[derive(Debug)]
 pub(crate) enum Tensor<B: Backend> {
-    Frozen(B::Matrix),
+    Frozen(Arc<B::Matrix>),
     Trained(ParameterId),
 }
 
@@ -20,6 +21,20 @@ impl<B: Backend> Tensor<B> {
         }
     }
 
+    /// The value, beside its gradient where there is one.
+    pub(crate) fn value_and_gradient<'a>(
+        &'a self,
+        parameters: &'a mut Parameters<B>,
+    ) -> (&'a B::Matrix, Option<&'a mut B::Matrix>) {
+        match self {
+            Tensor::Frozen(matrix) => (matrix, None),
+            Tensor::Trained(id) => {
+                let (value, gradient) = parameters.value_and_gradient(*id);
+                (value, Some(gradient))
+            }
+        }
+    }
+
     pub(crate) fn trained(&self) -> Option<ParameterId> {
         match self {
             Tensor::Frozen(_) => None,
@@ -28,11 +43,11 @@ impl<B: Backend> Tensor<B> {
     }
 }
 
-/// A weight [out, in].
+/// A weight [out, in]; several layers may have the same.
 #[derive(Debug)]
 pub(crate) enum Weight<B: Backend> {
-    /// Packed for `x·Wᵀ` and for `dy·W`.
-    Frozen(B::Packed),
+    /// Packed for `x·Wᵀ` and for `dy·W`, with or without an adapter.
+    Frozen { packed: Arc<B::Packed>, lora: Option<Lora> },
     /// Packed anew for each product.
     Trained { id: ParameterId, precision: Precision },
 }
@@ -54,21 +69,20 @@ pub(crate) struct Lora {
 pub(crate) struct Linear<B: Backend> {
     pub(crate) weight: Weight<B>,
     pub(crate) bias: Tensor<B>,
-    pub(crate) lora: Option<Lora>,
     pub(crate) out: usize,
 }
 
 /// What forward leaves for backward.
 #[derive(Debug)]
 pub(crate) struct LinearSaved<B: Backend> {
-    /// dropout(x)·Aᵀ [T, r], with an adapter.
+    /// s·dropout(x)·Aᵀ [T, r], with an adapter.
     z: Option<B::Matrix>,
 }
 
 impl<B: Backend> Linear<B> {
     /// Whether backward reads the layer's input.
     pub(crate) fn needs_input(&self) -> bool {
-        self.lora.is_some() || matches!(self.weight, Weight::Trained { .. })
+        !matches!(self.weight, Weight::Frozen { lora: None, .. })
     }
 
     /// `x` [T, in] → [T, out].
@@ -79,82 +93,149 @@ impl<B: Backend> Linear<B> {
         pass: &Pass,
         x: &B::Matrix,
     ) -> (B::Matrix, LinearSaved<B>) {
+        self.forward_then(backend, parameters, pass, x, After::Nothing)
+    }
+
+    /// `x` [T, in] → its activation [T, out], whose slope goes to `slope` [T, out].
+    pub(crate) fn forward_activated(
+        &self,
+        backend: &B,
+        parameters: &Parameters<B>,
+        pass: &Pass,
+        x: &B::Matrix,
+        activation: Activation,
+        slope: Option<&mut B::Matrix>,
+    ) -> (B::Matrix, LinearSaved<B>) {
+        if activation == Activation::Gelu {
+            return self.forward_then(backend, parameters, pass, x, After::Gelu(slope));
+        }
+        let (mut y, saved) = self.forward(backend, parameters, pass, x);
+        backend.activate(activation, &mut y, slope);
+        (y, saved)
+    }
+
+    fn forward_then(
+        &self,
+        backend: &B,
+        parameters: &Parameters<B>,
+        pass: &Pass,
+        x: &B::Matrix,
+        after: After<'_, B::Matrix>,
+    ) -> (B::Matrix, LinearSaved<B>) {
         let mut y = backend.matrix(x.rows(), self.out);
         let bias = self.bias.value(parameters);
+        let mut z = None;
         match &self.weight {
-            Weight::Frozen(weight) => {
-                backend.packed_product(x, weight, true, Some(bias), false, &mut y);
+            Weight::Frozen { packed, lora } => {
+                z = lora.as_ref().map(|lora| {
+                    let a = parameters.value(lora.a);
+                    backend.lora_down(x, a, lora.scale, lora.dropout(pass)) // [T, r]
+                });
+                let b = lora.as_ref().map(|lora| parameters.value(lora.b));
+                let product = PackedProduct {
+                    x,
+                    weight: packed.as_ref(),
+                    transposed: true,
+                    bias: Some(bias),
+                    low_rank: z.as_ref().zip(b),
+                    accumulate: false,
+                    after,
+                };
+                backend.packed_product(product, &mut y);
             }
             Weight::Trained { id, precision } => {
                 let w = parameters.value(*id);
-                product(backend, (x, false), (w, true), 1.0, false, *precision, &mut y);
+                product(backend, (x, false), (w, true), false, *precision, &mut y);
                 backend.add_bias(&mut y, bias);
+                if let After::Gelu(slope) = after {
+                    backend.activate(Activation::Gelu, &mut y, slope);
+                }
             }
         }
-        let z = self.lora.as_ref().map(|lora| {
-            let precision = backend.precision();
-            let a = parameters.value(lora.a);
-            let mut z = backend.matrix(x.rows(), a.rows()); // [T, r]
-            let dropped = lora.dropout(pass).map(|dropout| backend.dropout(x, dropout));
-            let input = dropped.as_ref().unwrap_or(x);
-            product(backend, (input, false), (a, true), 1.0, false, precision, &mut z);
-            let b = parameters.value(lora.b);
-            product(backend, (&z, false), (b, true), lora.scale, true, precision, &mut y);
-            z
-        });
         (y, LinearSaved { z })
     }
 
-    /// Adds the gradients of what is trained; where `dx` is given, the input's gradient is written
-    /// to it, or added when `accumulate`.
+    /// Adds the gradients of what is trained, and gives the input's gradient where it is wanted.
+    /// `x` is read where [`needs_input`](Self::needs_input).
     #[expect(clippy::too_many_arguments, reason = "forward's arguments, and where gradients go")]
     pub(crate) fn backward(
         &self,
         backend: &B,
         parameters: &mut Parameters<B>,
         pass: &Pass,
-        x: &B::Matrix,
+        x: Option<&B::Matrix>,
         saved: &LinearSaved<B>,
         dy: &B::Matrix,
-        mut dx: Option<(&mut B::Matrix, bool)>,
+        mut dx: Option<InputGradient<'_, B::Matrix>>,
     ) {
         if let Some(id) = self.bias.trained() {
             backend.sum_rows(dy, parameters.gradient(id));
         }
+        let x = || x.expect("a layer that is trained keeps its input");
         match &self.weight {
-            Weight::Frozen(weight) => {
-                if let Some((dx, accumulate)) = &mut dx {
-                    backend.packed_product(dy, weight, false, None, *accumulate, dx);
+            Weight::Frozen { packed, lora } => {
+                if let Some(InputGradient { dx, accumulate, slope }) = &mut dx {
+                    // With an adapter the gradient is not whole yet.
+                    let after = match slope.take_if(|_| lora.is_none()) {
+                        Some(slope) => After::Times(slope),
+                        None => After::Nothing,
+                    };
+                    let product = PackedProduct {
+                        x: dy,
+                        weight: packed.as_ref(),
+                        transposed: false,
+                        bias: None,
+                        low_rank: None,
+                        accumulate: *accumulate,
+                        after,
+                    };
+                    backend.packed_product(product, dx);
+                }
+                if let (Some(lora), Some(z)) = (lora, &saved.z) {
+                    let (b, db) = parameters.value_and_gradient(lora.b);
+                    let dz = backend.lora_up_backward(dy, z, b, lora.scale, db); // [T, r]
+                    let (a, da) = parameters.value_and_gradient(lora.a);
+                    let dx = dx.as_mut().map(|gradient| &mut *gradient.dx);
+                    backend.lora_down_backward(x(), a, lora.dropout(pass), &dz, da, dx);
                 }
             }
             Weight::Trained { id, precision } => {
                 let (w, dw) = parameters.value_and_gradient(*id);
-                if let Some((dx, accumulate)) = &mut dx {
-                    product(backend, (dy, false), (w, false), 1.0, *accumulate, *precision, dx);
+                if let Some(InputGradient { dx, accumulate, .. }) = &mut dx {
+                    product(backend, (dy, false), (w, false), *accumulate, *precision, dx);
                 }
-                product(backend, (dy, true), (x, false), 1.0, true, *precision, dw);
+                product(backend, (dy, true), (x(), false), true, *precision, dw);
             }
         }
-        let (Some(lora), Some(z)) = (&self.lora, &saved.z) else { return };
-        let (scale, precision) = (lora.scale, backend.precision());
-        let (b, db) = parameters.value_and_gradient(lora.b);
-        let mut dz = backend.matrix(dy.rows(), z.columns()); // [T, r]
-        product(backend, (dy, false), (b, false), scale, false, precision, &mut dz);
-        product(backend, (dy, true), (z, false), scale, true, precision, db);
-        let (a, da) = parameters.value_and_gradient(lora.a);
-        let dropout = lora.dropout(pass);
-        let dropped = dropout.map(|dropout| backend.dropout(x, dropout));
-        let input = dropped.as_ref().unwrap_or(x);
-        product(backend, (&dz, true), (input, false), 1.0, true, precision, da);
-        let Some((dx, _)) = dx else { return };
-        match dropout {
-            None => product(backend, (&dz, false), (a, false), 1.0, true, precision, dx),
-            Some(dropout) => {
-                let mut branch = backend.matrix(dx.rows(), dx.columns()); // [T, in]
-                product(backend, (&dz, false), (a, false), 1.0, false, precision, &mut branch);
-                backend.add_assign(dx, &backend.dropout(&branch, dropout));
-            }
+        if let Some(InputGradient { dx, slope: Some(slope), .. }) = dx {
+            backend.multiply(dx, slope);
         }
+    }
+}
+
+/// Where the gradient of a layer's input goes.
+#[derive(Debug)]
+pub(crate) struct InputGradient<'a, M> {
+    dx: &'a mut M,
+    accumulate: bool,
+    /// Slope of the elementwise function whose output the input is.
+    slope: Option<&'a M>,
+}
+
+impl<'a, M> InputGradient<'a, M> {
+    /// It is written to `dx`.
+    pub(crate) fn to(dx: &'a mut M) -> Self {
+        InputGradient { dx, accumulate: false, slope: None }
+    }
+
+    /// It is added to `dx`.
+    pub(crate) fn added_to(dx: &'a mut M) -> Self {
+        InputGradient { dx, accumulate: true, slope: None }
+    }
+
+    /// By the chain rule, the gradient of `x` where the layer's input is `f(x)` with this slope.
+    pub(crate) fn through(self, slope: &'a M) -> Self {
+        InputGradient { slope: Some(slope), ..self }
     }
 }
 
@@ -168,11 +249,10 @@ fn product<B: Backend>(
     backend: &B,
     (a, transpose_a): (&B::Matrix, bool),
     (b, transpose_b): (&B::Matrix, bool),
-    alpha: f32,
     accumulate: bool,
     precision: Precision,
     c: &mut B::Matrix,
 ) {
-    let product = Product { a, transpose_a, b, transpose_b, alpha, accumulate, precision };
+    let product = Product { a, transpose_a, b, transpose_b, accumulate, precision };
     backend.product(product, c);
 }

@@ -3,24 +3,39 @@
 //! 2023) the factor is α/√r.
 
 use crate::Error;
+use crate::family::Family;
 use serde::{Deserialize, Serialize};
 
 /// Which layers get adapters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum TargetModules {
-    /// The string `all-linear`: every linear layer but the head.
-    Keyword(AllLinear),
+    /// A string that stands for layers of any family.
+    Keyword(TargetKeyword),
     /// Layers whose name is, or ends in a dot and, one of these.
     Names(Vec<String>),
 }
 
-/// The one keyword of `target_modules`.
+/// The keywords of `target_modules`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum AllLinear {
+#[serde(rename_all = "kebab-case")]
+pub enum TargetKeyword {
     /// Every linear layer but the head.
-    #[serde(rename = "all-linear")]
     AllLinear,
+    /// The layers that give queries and values, whatever the family calls them.
+    QueryValue,
+}
+
+impl TargetModules {
+    /// The same in words that PEFT knows.
+    pub(crate) fn literal(&self, family: &Family) -> TargetModules {
+        match self {
+            TargetModules::Keyword(TargetKeyword::QueryValue) => {
+                TargetModules::Names(family.query_value.iter().map(ToString::to_string).collect())
+            }
+            other => other.clone(),
+        }
+    }
 }
 
 /// LoRA's settings, under PEFT's names.
@@ -33,7 +48,8 @@ pub struct LoraConfig {
     pub alpha: f32,
     /// Dropout on the adapter's input.
     pub dropout: f32,
-    /// Names of the layers that get adapters, or "all-linear".
+    /// Names of the layers that get adapters; or "query-value", those that give queries and values
+    /// in the model's family; or "all-linear".
     pub target_modules: TargetModules,
     /// Scale by alpha / √r instead (rsLoRA).
     pub use_rslora: bool,
@@ -45,7 +61,7 @@ impl Default for LoraConfig {
             r: 8,
             alpha: 32.0,
             dropout: 0.1,
-            target_modules: TargetModules::Names(vec!["query".to_owned(), "value".to_owned()]),
+            target_modules: TargetModules::Keyword(TargetKeyword::QueryValue),
             use_rslora: false,
         }
     }
@@ -69,7 +85,8 @@ impl LoraConfig {
         }
         match &self.target_modules {
             TargetModules::Names(names) if names.is_empty() => {
-                error("target_modules", "[]".to_owned(), "layer names or \"all-linear\"")
+                let limit = "layer names, \"query-value\" or \"all-linear\"";
+                error("target_modules", "[]".to_owned(), limit)
             }
             _ => Ok(()),
         }
@@ -81,10 +98,13 @@ impl LoraConfig {
         self.alpha / if self.use_rslora { r.sqrt() } else { r }
     }
 
-    /// Whether the layer `name` gets an adapter.
-    pub(crate) fn targets(&self, name: &str) -> bool {
+    /// Whether the layer `name` of this family gets an adapter.
+    pub(crate) fn targets(&self, name: &str, family: &Family) -> bool {
         match &self.target_modules {
-            TargetModules::Keyword(AllLinear::AllLinear) => true,
+            TargetModules::Keyword(TargetKeyword::AllLinear) => true,
+            TargetModules::Keyword(TargetKeyword::QueryValue) => {
+                family.query_value.iter().any(|target| matches(name, target))
+            }
             TargetModules::Names(targets) => targets.iter().any(|target| matches(name, target)),
         }
     }
@@ -95,7 +115,7 @@ impl LoraConfig {
         for target in targets {
             if !layers.iter().any(|name| matches(name, target)) {
                 let mut known: Vec<&str> =
-                    layers.iter().filter_map(|name| name.split(".layer.0.").nth(1)).collect();
+                    layers.iter().filter_map(|name| within_layer(name)).collect();
                 known.sort_unstable();
                 known.dedup();
                 let known = known.join(", ");
@@ -104,6 +124,12 @@ impl LoraConfig {
         }
         Ok(())
     }
+}
+
+/// What follows the layer's number in a name.
+fn within_layer(name: &str) -> Option<&str> {
+    let number = name.rsplit('.').find(|part| part.bytes().all(|b| b.is_ascii_digit()))?;
+    Some(name.rsplit_once(&format!(".{number}."))?.1)
 }
 
 /// PEFT's rule: the name itself, or its end behind a dot.

@@ -1,14 +1,16 @@
 //! The memory of a training step, counted before it is run: the same network on a backend that
 //! computes nothing and only counts, as the meta device of PyTorch knows shapes alone, with the allocator of the real one.
 
-use crate::backend::{AttentionSaved, AttentionShape, Backend, Norm, Product, Shape};
+use crate::backend::{
+    AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Product, Shape,
+};
 use crate::checkpoint::{Checkpoint, StoredWeight};
-use crate::classifier::{Family, SequenceClassifier};
+use crate::classifier::SequenceClassifier;
 use crate::lora::Method;
 use crate::pass::{Batch, Pass};
 use crate::pool::{Buffer, Pool};
 use crate::{Config, Error};
-use kernels::{Dropout, Precision};
+use kernels::{Activation, Dropout, Precision, RelativeBiasGradient};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,7 +20,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// # Errors
 /// The method does not fit the network.
 pub fn step_bytes(
-    family: Family,
     config: &Config,
     labels: usize,
     method: &Method,
@@ -28,8 +29,7 @@ pub fn step_bytes(
     let meta = Meta::default();
     let checkpoint = Checkpoint::blank();
     let config = config.clone();
-    let mut model =
-        SequenceClassifier::build(&meta, family, config, &checkpoint, labels, method, 0)?;
+    let mut model = SequenceClassifier::build(&meta, config, &checkpoint, labels, method, 0)?;
     model.gradient_checkpointing = gradient_checkpointing;
     let before = meta.count.touched.load(Ordering::Relaxed);
     for lengths in micro_batches {
@@ -47,9 +47,9 @@ pub fn step_bytes(
     Ok((meta.count.most.load(Ordering::Relaxed) - before) * size_of::<f32>())
 }
 
-/// A backend that counts the numbers its buffers have held at most.
+/// A backend whose buffers hold no numbers; it counts how many they would have held at most.
 #[derive(Clone, Debug, Default)]
-struct Meta {
+pub(crate) struct Meta {
     pool: Arc<Pool<MetaBuffer>>,
     count: Arc<Count>,
 }
@@ -90,7 +90,7 @@ impl Buffer for MetaBuffer {
 
 /// A matrix without numbers.
 #[derive(Debug)]
-struct MetaMatrix {
+pub(crate) struct MetaMatrix {
     buffer: Option<MetaBuffer>,
     rows: usize,
     columns: usize,
@@ -168,23 +168,40 @@ impl Backend for Meta {
         Precision::F32
     }
 
-    fn packed_product(
-        &self,
-        _: &MetaMatrix,
-        (): &(),
-        _: bool,
-        _: Option<&MetaMatrix>,
-        _: bool,
-        _: &mut MetaMatrix,
-    ) {
-    }
+    fn packed_product(&self, _: PackedProduct<'_, MetaMatrix, ()>, _: &mut MetaMatrix) {}
 
     fn product(&self, product: Product<'_, MetaMatrix>, _: &mut MetaMatrix) {
         // B is packed first; a buffer as large stands for that.
         drop(self.like(product.b));
     }
 
-    fn add_assign(&self, _: &mut MetaMatrix, _: &MetaMatrix) {}
+    fn lora_down(&self, x: &MetaMatrix, a: &MetaMatrix, _: f32, _: Option<Dropout>) -> MetaMatrix {
+        self.matrix(x.rows, a.rows)
+    }
+
+    fn lora_down_backward(
+        &self,
+        x: &MetaMatrix,
+        a: &MetaMatrix,
+        _: Option<Dropout>,
+        _: &MetaMatrix,
+        _: &mut MetaMatrix,
+        _: Option<&mut MetaMatrix>,
+    ) {
+        drop(self.matrix(1, kernels::lora_partial_sums(x.rows, a.rows, a.columns)));
+    }
+
+    fn lora_up_backward(
+        &self,
+        _: &MetaMatrix,
+        z: &MetaMatrix,
+        b: &MetaMatrix,
+        _: f32,
+        _: &mut MetaMatrix,
+    ) -> MetaMatrix {
+        drop(self.matrix(1, kernels::lora_partial_sums(z.rows, z.columns, b.rows)));
+        self.like(z)
+    }
 
     fn add_bias(&self, _: &mut MetaMatrix, _: &MetaMatrix) {}
 
@@ -225,15 +242,9 @@ impl Backend for Meta {
     ) {
     }
 
-    fn gelu(&self, x: &MetaMatrix) -> MetaMatrix {
-        self.like(x)
-    }
+    fn activate(&self, _: Activation, _: &mut MetaMatrix, _: Option<&mut MetaMatrix>) {}
 
-    fn gelu_backward(&self, _: &MetaMatrix, _: &mut MetaMatrix) {}
-
-    fn tanh(&self, _: &mut MetaMatrix) {}
-
-    fn tanh_backward(&self, _: &MetaMatrix, _: &mut MetaMatrix) {}
+    fn multiply(&self, _: &mut MetaMatrix, _: &MetaMatrix) {}
 
     fn dropout(&self, x: &MetaMatrix, _: Dropout) -> MetaMatrix {
         self.like(x)
@@ -241,7 +252,7 @@ impl Backend for Meta {
 
     fn attention(
         &self,
-        shape: AttentionShape<'_, Vec<u32>>,
+        shape: AttentionShape<'_, MetaMatrix, Vec<u32>>,
         q: MetaMatrix,
         k: MetaMatrix,
         v: MetaMatrix,
@@ -252,10 +263,15 @@ impl Backend for Meta {
 
     fn attention_backward(
         &self,
-        _: AttentionShape<'_, Vec<u32>>,
+        shape: AttentionShape<'_, MetaMatrix, Vec<u32>>,
         saved: &AttentionSaved<MetaMatrix>,
         _: &MetaMatrix,
+        dbias: Option<&mut MetaMatrix>,
     ) -> [MetaMatrix; 3] {
+        let sequences = shape.cu_q.len() - 1;
+        drop(dbias.map(|table| {
+            self.matrix(1, RelativeBiasGradient::partial_sums(sequences, table.rows, table.columns))
+        }));
         [&saved.q, &saved.k, &saved.v].map(|matrix| self.like(matrix))
     }
 

@@ -21,6 +21,13 @@ pub struct Parameter<B: Backend> {
     pub decays: bool,
 }
 
+/// By the rule of Hugging Face's Trainer: whatever has a bias in its name does not decay, nor what
+/// belongs to a norm.
+fn decays(name: &str) -> bool {
+    let mut parts = name.split('.').map(str::to_lowercase);
+    !parts.any(|part| part.contains("bias") || part.ends_with("norm"))
+}
+
 /// All trained tensors of a network.
 #[derive(Debug)]
 pub struct Parameters<B: Backend> {
@@ -47,13 +54,18 @@ impl<B: Backend> Parameters<B> {
             _ => (1, data.len()),
         };
         self.all.push(Parameter {
-            decays: !(name.ends_with("bias") || name.contains("LayerNorm")),
+            decays: decays(&name),
             value: backend.upload(rows, columns, data),
             gradient: backend.zeros(rows, columns),
             name,
             shape,
         });
         ParameterId(self.all.len() - 1)
+    }
+
+    /// The parameter of this name.
+    pub(crate) fn named(&self, name: &str) -> Option<ParameterId> {
+        self.all.iter().position(|parameter| parameter.name == name).map(ParameterId)
     }
 
     pub(crate) fn value(&self, id: ParameterId) -> &B::Matrix {

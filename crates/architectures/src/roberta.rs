@@ -1,34 +1,86 @@
 //! RoBERTa (Liu et al. 2019) for sequence classification, as `RobertaForSequenceClassification`:
 //! BERT's encoder with positions that start behind the padding id, and a head of its own.
+//! XLM-RoBERTa (Conneau et al. 2019) and CamemBERT (Martin et al. 2019) are the same network.
 
 use crate::Error;
 use crate::backend::Backend;
+use crate::bert;
 use crate::builder::Builder;
-use crate::config::Config;
-use crate::head::Head;
+use crate::config::OutOfRange;
+use crate::encoder::Encoder;
+use crate::family::Family;
+use crate::head::{Head, HeadLayers};
+use kernels::Activation;
+use serde::Deserialize;
 
-/// Prefix of the encoder's names.
-pub(crate) const ROOT: &str = "roberta";
+pub(crate) const FAMILY: Family = Family {
+    model_type: "roberta",
+    classifier: "RobertaForSequenceClassification",
+    encoder: "RobertaModel",
+    root: "roberta",
+    head: &["classifier"],
+    query_value: &["query", "value"],
+};
 
-/// Modules of the head, as PEFT's `modules_to_save` names them.
-pub(crate) const HEAD: &[&str] = &["classifier"];
+pub(crate) const XLM_ROBERTA: Family = Family {
+    model_type: "xlm-roberta",
+    classifier: "XLMRobertaForSequenceClassification",
+    encoder: "XLMRobertaModel",
+    ..FAMILY
+};
 
-/// Row of the position table that a sequence's first token takes.
-pub(crate) fn first_position(config: &Config) -> u32 {
-    config.pad_token_id.unwrap_or(1) + 1
+pub(crate) const CAMEMBERT: Family = Family {
+    model_type: "camembert",
+    classifier: "CamembertForSequenceClassification",
+    encoder: "CamembertModel",
+    ..FAMILY
+};
+
+/// BERT's keys, and where positions start.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Config {
+    #[serde(flatten)]
+    pub(crate) bert: bert::Config,
+    /// Token id of padding; 1 where absent.
+    pub(crate) pad_token_id: Option<u32>,
 }
 
-pub(crate) fn head<B: Backend>(
-    builder: &mut Builder<'_, B>,
-    labels: usize,
-) -> Result<Head<B>, Error> {
-    let hidden = builder.config.hidden_size;
-    let dropout = builder.config.classifier_dropout();
-    Ok(Head {
-        dense: builder.head_linear("classifier.dense", hidden, hidden, false)?,
-        projection: builder.head_linear("classifier.out_proj", labels, hidden, true)?,
-        input_dropout: dropout,
-        dropout,
-        sites: [builder.site(true), builder.site(true)],
-    })
+impl Config {
+    pub(crate) fn check(&self) -> Result<(), OutOfRange> {
+        self.bert.check()
+    }
+
+    /// Row of the position table that a sequence's first token takes.
+    fn first_position(&self) -> u32 {
+        self.pad_token_id.unwrap_or(1).saturating_add(1)
+    }
+
+    pub(crate) fn max_length(&self) -> usize {
+        self.bert.max_position_embeddings.saturating_sub(self.first_position() as usize)
+    }
+
+    pub(crate) fn encoder<B: Backend>(
+        &self,
+        builder: &mut Builder<'_, B>,
+    ) -> Result<Encoder<B>, Error> {
+        self.bert.encoder(builder, self.first_position())
+    }
+
+    pub(crate) fn head<B: Backend>(
+        &self,
+        builder: &mut Builder<'_, B>,
+        labels: usize,
+    ) -> Result<Head<B>, Error> {
+        let dropout = self.bert.classifier_dropout();
+        let layers = HeadLayers {
+            dense: "classifier.dense",
+            projection: "classifier.out_proj",
+            hidden: self.bert.hidden_size,
+            activation: Activation::Tanh,
+            input_dropout: dropout,
+            dropout,
+            initializer_range: self.bert.initializer_range,
+        };
+        Head::build(builder, layers, labels)
+    }
 }

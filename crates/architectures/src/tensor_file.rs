@@ -1,15 +1,19 @@
 //! One file of tensors: safetensors, or a `.bin` by `torch.save`. Read, it is mapped: a tensor's
 //! numbers are converted to f32 when asked for, and must be finite. Written, it is safetensors and
 //! streamed: one tensor at a time is in memory.
+//!
+//! Tensors are written widest type first, so that each begins aligned, as other readers want it.
 
 use crate::Error;
-use crate::pytorch::{self, StoredTensor};
+use crate::pytorch::{self, RawTensor};
 use half::{bf16, f16};
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// A tensor's shape and its numbers, row-major.
@@ -86,30 +90,35 @@ impl TensorFile {
     /// # Errors
     /// The tensor is of a type that holds no weights, or a number is not finite.
     pub fn tensor(&self, name: &str) -> Result<Option<ShapedData>, Error> {
-        let Some(stored) = self.stored(name)? else { return Ok(None) };
-        let data = self.to_f32(name, &stored)?;
-        Ok(Some((stored.shape, data)))
+        let Some(raw) = self.raw(name)? else { return Ok(None) };
+        let data = self.to_f32(name, &raw)?;
+        Ok(Some((raw.shape, data)))
     }
 
-    /// The bytes of a tensor of this type, or `None` where there is no such tensor.
+    /// Type and shape of a tensor, or `None` where there is no such tensor.
     ///
     /// # Errors
-    /// The tensor is of another type.
-    pub(crate) fn bytes(&self, name: &str, expected: Dtype) -> Result<Option<Vec<u8>>, Error> {
-        let Some(stored) = self.stored(name)? else { return Ok(None) };
-        if stored.dtype != expected {
-            let found = stored.dtype;
-            return Err(self.problem(name, format!("is of type {found:?}, not {expected:?}")));
+    /// The file changed since it was opened.
+    pub(crate) fn kind(&self, name: &str) -> Result<Option<(Dtype, Vec<usize>)>, Error> {
+        match &self.format {
+            Format::Safetensors => {
+                let view = self.safetensors()?.tensor(name).ok();
+                Ok(view.map(|view| (view.dtype(), view.shape().to_vec())))
+            }
+            Format::Pytorch(index) => Ok(index.kind(name)),
         }
-        Ok(Some(stored.data.into_owned()))
     }
 
-    fn stored(&self, name: &str) -> Result<Option<StoredTensor<'_>>, Error> {
+    /// A tensor as it is stored, or `None` where there is no such tensor.
+    ///
+    /// # Errors
+    /// The file changed since it was opened, or is damaged where the numbers lie.
+    pub(crate) fn raw(&self, name: &str) -> Result<Option<RawTensor<'_>>, Error> {
         match &self.format {
             Format::Safetensors => {
                 let Ok(view) = self.safetensors()?.tensor(name) else { return Ok(None) };
                 let (dtype, shape) = (view.dtype(), view.shape().to_vec());
-                Ok(Some(StoredTensor { dtype, shape, data: Cow::Borrowed(view.data()) }))
+                Ok(Some(RawTensor { dtype, shape, data: Cow::Borrowed(view.data()) }))
             }
             Format::Pytorch(index) => index
                 .tensor(&self.map, name)
@@ -117,16 +126,29 @@ impl TensorFile {
         }
     }
 
+    /// The bytes of a tensor of this type, or `None` where there is no such tensor.
+    ///
+    /// # Errors
+    /// The tensor is of another type.
+    pub(crate) fn bytes(&self, name: &str, expected: Dtype) -> Result<Option<Vec<u8>>, Error> {
+        let Some(raw) = self.raw(name)? else { return Ok(None) };
+        if raw.dtype != expected {
+            let found = raw.dtype;
+            return Err(self.problem(name, format!("is of type {found:?}, not {expected:?}")));
+        }
+        Ok(Some(raw.data.into_owned()))
+    }
+
     /// The error about a tensor of this file.
     pub(crate) fn problem(&self, name: &str, problem: String) -> Error {
         Error::Tensor { path: self.path.clone(), name: name.to_owned(), problem }
     }
 
-    fn to_f32(&self, name: &str, stored: &StoredTensor<'_>) -> Result<Vec<f32>, Error> {
+    fn to_f32(&self, name: &str, raw: &RawTensor<'_>) -> Result<Vec<f32>, Error> {
         let problem = |problem: String| self.problem(name, problem);
-        let bytes = &*stored.data;
+        let bytes = &*raw.data;
         let halves = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-        let data: Vec<f32> = match stored.dtype {
+        let data: Vec<f32> = match raw.dtype {
             Dtype::F32 => bytes
                 .chunks_exact(4)
                 .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
@@ -171,16 +193,80 @@ impl fmt::Debug for NamedTensor<'_> {
     }
 }
 
+/// A tensor of any type on its way into a file; its bytes are asked for when it is its turn.
+pub(crate) struct StoredTensor<'a> {
+    pub(crate) name: String,
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Bytes<'a>,
+}
+
+/// What gives a tensor's bytes, little-endian and row-major.
+pub(crate) type Bytes<'a> = Box<dyn FnOnce() -> Result<Cow<'a, [u8]>, Error> + 'a>;
+
+impl StoredTensor<'_> {
+    /// Its size in bytes.
+    pub(crate) fn size(&self) -> usize {
+        size(self.dtype, &self.shape)
+    }
+}
+
+/// Bytes of a tensor of this type and shape.
+pub(crate) fn size(dtype: Dtype, shape: &[usize]) -> usize {
+    shape.iter().product::<usize>() * dtype.bitsize() / 8
+}
+
 /// Writes f32 tensors as one safetensors file, atomically.
 ///
 /// # Errors
 /// The file system refuses.
 pub fn write_tensors(path: &Path, tensors: Vec<NamedTensor<'_>>) -> Result<(), Error> {
+    let header = tensors.iter().map(|t| (t.name.clone(), Dtype::F32, t.shape.clone())).collect();
+    write_file(path, header, |out| {
+        for tensor in &tensors {
+            let data = tensor.data();
+            assert_eq!(data.len(), tensor.shape.iter().product::<usize>(), "{}", tensor.name);
+            for x in data {
+                out.write_all(&x.to_le_bytes())?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Writes tensors of any type as one safetensors file, atomically.
+///
+/// # Errors
+/// The file system refuses, or what a tensor is made from can no longer be read.
+pub(crate) fn write_stored(path: &Path, mut tensors: Vec<StoredTensor<'_>>) -> Result<(), Error> {
+    tensors.sort_by_key(|tensor| Reverse(tensor.dtype.bitsize()));
+    let header = tensors.iter().map(|t| (t.name.clone(), t.dtype, t.shape.clone())).collect();
+    write_file(path, header, |out| {
+        for tensor in tensors {
+            let (size, name) = (tensor.size(), tensor.name);
+            let bytes = (tensor.bytes)().map_err(io::Error::other)?;
+            if bytes.len() != size {
+                let found = bytes.len();
+                return Err(io::Error::other(format!("`{name}` has {found} bytes, not {size}")));
+            }
+            out.write_all(&bytes)?;
+        }
+        Ok(())
+    })
+}
+
+/// Writes one safetensors file, atomically: names, types and shapes, then what `fill` writes, which
+/// is their numbers in the same order.
+fn write_file(
+    path: &Path,
+    tensors: Vec<(String, Dtype, Vec<usize>)>,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), Error> {
     let mut end = 0;
-    let infos = tensors.iter().map(|tensor| {
-        let (dtype, shape, start) = (Dtype::F32, tensor.shape.clone(), end);
-        end += size_of::<f32>() * shape.iter().product::<usize>();
-        (tensor.name.clone(), TensorInfo { dtype, shape, data_offsets: (start, end) })
+    let infos = tensors.into_iter().map(|(name, dtype, shape)| {
+        let start = end;
+        end += size(dtype, &shape);
+        (name, TensorInfo { dtype, shape, data_offsets: (start, end) })
     });
     let infos = infos.collect();
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
@@ -193,14 +279,7 @@ pub fn write_tensors(path: &Path, tensors: Vec<NamedTensor<'_>>) -> Result<(), E
     durable::write_with(path, |out| {
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(header.as_bytes())?;
-        for tensor in &tensors {
-            let data = tensor.data();
-            assert_eq!(data.len(), tensor.shape.iter().product::<usize>(), "{}", tensor.name);
-            for x in data {
-                out.write_all(&x.to_le_bytes())?;
-            }
-        }
-        Ok(())
+        fill(out)
     })?;
     Ok(())
 }

@@ -2,7 +2,8 @@
 //! sibling, fsynced, then renamed over its final name, with the folder fsynced last. A reader sees
 //! the old content or the new, never a mixture, and a failed write removes its temporary file.
 //!
-//! Refuses nothing but what the file system refuses; each error names the path and the step.
+//! Refuses what the file system refuses, and a new folder where something is; each error names the
+//! path and the step.
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions};
@@ -70,6 +71,45 @@ pub fn append_line(path: &Path, line: &str) -> Result<()> {
 /// Whatever the file system answers, with the folder's path.
 pub fn create_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(at("create folder", path))
+}
+
+/// Makes the folder `target`, whole or not at all, and returns what `fill` does: it writes the content
+/// beside `target`, and a rename puts it in place. An empty folder is replaced, nothing else.
+///
+/// # Errors
+/// What `fill` or the file system answers, or that something is there; nothing is left behind.
+pub fn new_folder<T, E: From<Error>>(
+    target: &Path,
+    fill: impl FnOnce(&Path) -> std::result::Result<T, E>,
+) -> std::result::Result<T, E> {
+    refuse_content(target)?;
+    let folder = parent(target);
+    create_folder(folder)?;
+    let temporary = temporary_folder(folder).map_err(at("create a temporary folder in", folder))?;
+    let filled = fill(temporary.path())?;
+    sync_folder(temporary.path())?;
+    // Someone may have put something there meanwhile.
+    refuse_content(target)?;
+    if target.exists() {
+        // Not every system renames over an empty folder.
+        fs::remove_dir(target).map_err(at("replace", target))?;
+    }
+    fs::rename(temporary.path(), target).map_err(at("rename", temporary.path()))?;
+    sync_folder(folder)?;
+    Ok(filled)
+}
+
+/// Refuses a place where [`new_folder`] could not make a folder, because something is there.
+///
+/// # Errors
+/// There is a file, or a folder that is not empty.
+pub fn refuse_content(target: &Path) -> Result<()> {
+    let refused = |error| Err(at("create folder", target)(error));
+    match fs::read_dir(target).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => refused(io::ErrorKind::DirectoryNotEmpty.into()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => refused(error),
+        _ => Ok(()),
+    }
 }
 
 /// Replaces the folder `target` by one that `fill` writes: the new content is built beside it and
@@ -158,6 +198,18 @@ fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A temporary folder with the permissions of any new folder: the user's umask decides.
+fn temporary_folder(folder: &Path) -> io::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".tmp-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o777));
+    }
+    builder.tempdir_in(folder)
+}
+
 /// A temporary file with the permissions of any new file: the user's umask decides.
 fn new_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
@@ -219,6 +271,46 @@ mod tests {
             replace_folder(&target, |path| Err(at("write", path)(io::Error::other("full"))));
         assert!(failed.is_err());
         assert_eq!(fs::read(target.join("state"))?, b"two");
+        assert_eq!(fs::read_dir(folder.path())?.count(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn a_new_folder_is_whole_or_not_there_and_takes_the_place_of_nothing() -> Outcome {
+        let folder = tempfile::tempdir()?;
+        let target = folder.path().join("deep/model");
+        let fill = |path: &Path| -> Result<()> { write(&path.join("state"), b"one") };
+        let failed: Result<()> = new_folder(&target, |path| {
+            fill(path)?;
+            Err(at("write", path)(io::Error::other("full")))
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read_dir(folder.path().join("deep"))?.count(), 0);
+
+        create_folder(&target)?;
+        new_folder(&target, fill)?;
+        assert_eq!(fs::read(target.join("state"))?, b"one");
+        assert_eq!(fs::read_dir(folder.path().join("deep"))?.count(), 1);
+
+        let refused = new_folder(&target, |_| -> Result<()> { panic!("nothing may be written") });
+        assert_eq!(refused.expect_err("it is not empty").path, target);
+        let file = target.join("state");
+        assert!(new_folder(&file, fill).is_err());
+        assert_eq!(fs::read(file)?, b"one");
+        Ok(())
+    }
+
+    /// Another may fill the target while the new content is built.
+    #[test]
+    fn a_folder_filled_meanwhile_is_left_alone() -> Outcome {
+        let folder = tempfile::tempdir()?;
+        let target = folder.path().join("model");
+        let refused = new_folder(&target, |_| -> Result<()> {
+            create_folder(&target)?;
+            write(&target.join("state"), b"theirs")
+        });
+        assert_eq!(refused.expect_err("it is not empty").path, target);
+        assert_eq!(fs::read(target.join("state"))?, b"theirs");
         assert_eq!(fs::read_dir(folder.path())?.count(), 1);
         Ok(())
     }

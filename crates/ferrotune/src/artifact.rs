@@ -97,17 +97,26 @@ pub fn write(
         }
     }
     // The tokenizer travels with the model, in the files that the base model has.
-    for name in TOKENIZER_FILES {
-        let source = base.folder.join(name);
-        if source.is_file() {
-            let bytes = std::fs::read(&source)
-                .with_context(|| format!("cannot read {}", source.display()))?;
-            durable::write(&folder.join(name), &bytes)?;
-        }
-    }
+    copy_files(&base.folder, folder, &TOKENIZER_FILES)?;
     let config = classifier_config(base, model, card)?;
     write_json(&folder.join("config.json"), &config)?;
     write_json(&folder.join(CARD), card)
+}
+
+/// Copies those of the files `names` that there are.
+///
+/// # Errors
+/// The file system refuses.
+pub fn copy_files(from: &Path, to: &Path, names: &[&str]) -> Result<()> {
+    for name in names {
+        let source = from.join(name);
+        if source.is_file() {
+            let bytes = std::fs::read(&source)
+                .with_context(|| format!("cannot read {}", source.display()))?;
+            durable::write(&to.join(name), &bytes)?;
+        }
+    }
+    Ok(())
 }
 
 /// The base model's `config.json` as that of a classifier with these labels.
@@ -118,7 +127,7 @@ fn classifier_config(base: &Base, model: &SequenceClassifier<Cpu>, card: &Card) 
         names.iter().enumerate().map(|(i, name)| (i.to_string(), json!(name))).collect();
     let by_name: serde_json::Map<String, Value> =
         names.iter().enumerate().map(|(i, name)| (name.clone(), json!(i))).collect();
-    config["architectures"] = json!([model.family.architecture()]);
+    config["architectures"] = json!([model.config.family.classifier]);
     config["id2label"] = by_index.into();
     config["label2id"] = by_name.into();
     // What is written is f32, whatever the base was stored as.

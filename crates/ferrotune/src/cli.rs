@@ -18,7 +18,7 @@ Exit codes: 0 done; 1 the job failed; 2 nothing was started (command line, confi
 model cannot be used); 130 interrupted, with a checkpoint.
 
 Environment: FERROTUNE__SECTION__KEY sets a configuration key; FERROTUNE_ISA forces an instruction
-set (scalar, avx2, avx512, avx512bf16); HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE and
+set (scalar, neon, avx2, avx512, avx512bf16); HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE and
 PIP_INDEX_URL as usual; RUST_LOG=debug tells more.";
 
 /// A command.
@@ -32,6 +32,8 @@ pub enum Command {
     Predict(PredictArguments),
     /// Measure this machine: optimizer steps, epochs or predictions per second, and memory.
     Bench(BenchArguments),
+    /// Write a pretrained model anew in 4 bits, for QLoRA here or with Transformers and bitsandbytes.
+    Quantize(QuantizeArguments),
 }
 
 /// Arguments of `train`.
@@ -226,3 +228,27 @@ Examples:
   ferrotune bench                                # RoBERTa-base shapes, LoRA r 8 on query and value
   ferrotune bench --set precision=32-true --set threads=1
   ferrotune bench epoch --config examples/unfair_tos_minilm.toml --repeats 1";
+
+/// Arguments of `quantize`.
+#[derive(Debug, Args)]
+#[command(after_help = QUANTIZE_EXAMPLES)]
+pub struct QuantizeArguments {
+    /// Hub id, local folder, or pypi:PACKAGE[==VERSION].
+    pub model: String,
+    /// Folder to make; refused where it exists and is not empty.
+    #[arg(long, value_name = "FOLDER")]
+    pub output: PathBuf,
+}
+
+const QUANTIZE_EXAMPLES: &str = "\
+The linear layers of the encoder become 4-bit NormalFloat (NF4: blocks of 64, double quantisation);
+embeddings, norms, biases and heads stay as they are. The format is bitsandbytes':
+
+  AutoModelForSequenceClassification.from_pretrained(FOLDER)
+
+loads it, and so does every command here. With quantization = \"nf4\", training from it gives the
+same bits as quantising the original in memory.
+
+Examples:
+  ferrotune quantize roberta-base --output models/roberta-base-nf4
+  ferrotune train --pretrained-model models/roberta-base-nf4 --set quantization=nf4";

@@ -53,6 +53,16 @@ pub enum MethodName {
     Full,
 }
 
+impl MethodName {
+    /// As a configuration names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            MethodName::Lora => "lora",
+            MethodName::Full => "full",
+        }
+    }
+}
+
 /// Precision of the large products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PrecisionName {
@@ -322,7 +332,7 @@ impl Config {
             bail!(
                 "quantization is `{}`, but method = \"full\" trains every weight, and only frozen \
                  weights can be quantised",
-                format!("{:?}", self.quantization).to_lowercase()
+                self.quantization.name()
             );
         }
         self.max_seconds()?;
@@ -443,6 +453,14 @@ mod tests {
         assert!(error.contains("training") && error.contains("`learning_rate`"), "{error}");
         let error = resolve(&["pretrained=x"]).unwrap_err().to_string();
         assert!(error.contains("`pretrained_model`"), "{error}");
+    }
+
+    #[test]
+    fn names_of_methods_are_those_that_are_read() {
+        for method in [MethodName::Lora, MethodName::Full] {
+            let config = resolve(&[&format!("method={}", method.name())]).unwrap();
+            assert_eq!(config.method, method);
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::config::PrecisionName;
 use anyhow::{Context, Result};
-use architectures::{Isa, Precision};
+use architectures::{Isa, Precision, Threads};
 
 /// Threads, instruction set and precision of a run.
 #[derive(Debug)]
@@ -11,7 +11,9 @@ pub struct Device {
     pub isa: Isa,
     /// Precision of large products.
     pub precision: Precision,
-    threads: rayon::ThreadPool,
+    threads: Threads,
+    /// For what is no kernel: tokenizing, resampling.
+    pool: rayon::ThreadPool,
 }
 
 impl Device {
@@ -27,21 +29,22 @@ impl Device {
             PrecisionName::Auto if isa.has_bf16() => Precision::Bf16,
             PrecisionName::Auto => Precision::F32,
         };
-        let threads = rayon::ThreadPoolBuilder::new()
+        let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.unwrap_or(0))
             .build()
             .context("cannot start threads")?;
-        Ok(Device { isa, precision, threads })
+        let threads = Threads::new(threads).context("cannot start threads")?;
+        Ok(Device { isa, precision, threads, pool })
     }
 
     /// Runs `f` on this device's threads.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
-        self.threads.install(f)
+        self.pool.install(|| self.threads.run(f))
     }
 
     /// Number of threads.
     pub fn threads(&self) -> usize {
-        self.threads.current_num_threads()
+        self.threads.count()
     }
 
     /// The precision as a configuration names it; never `auto`.

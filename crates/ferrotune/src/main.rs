@@ -43,6 +43,7 @@ fn main() {
         Command::Test(arguments) => commands::test::run(&arguments),
         Command::Bench(arguments) => commands::bench::run(&arguments),
         Command::Predict(arguments) => commands::predict::run(&arguments),
+        Command::Quantize(arguments) => commands::quantize::run(&arguments),
     };
     if let Err(failure) = outcome {
         failure.print();

@@ -8,7 +8,7 @@ use crate::metrics::Classes;
 use crate::progress::Downloads;
 use crate::trainer::{self, Trainer};
 use anyhow::{Context, Result, bail};
-use architectures::{Cpu, Family, SequenceClassifier};
+use architectures::{Cpu, SequenceClassifier};
 use data::{DataReport, Dataset, SplitFiles, Tokenizer};
 
 /// Everything that is read before the first step.
@@ -88,7 +88,7 @@ pub fn tokenized(
     base: &Base,
     model: &architectures::Config,
 ) -> Result<[Split; 3]> {
-    let longest = Family::of(model, &base.folder)?.max_length(model);
+    let longest = model.max_length();
     if config.data.max_length > longest {
         bail!(
             "data.max_length is {}, but {} reads at most {longest} tokens",
@@ -98,11 +98,11 @@ pub fn tokenized(
     }
     let tokenizer = Tokenizer::from_folder(&base.folder, config.data.max_length)?;
     let highest = tokenizer.highest_id() as usize;
-    if highest >= model.vocab_size {
+    if highest >= model.vocab_size() {
         bail!(
             "the tokenizer of {} gives token id {highest}, but the model has {} embeddings",
             base.folder.display(),
-            model.vocab_size
+            model.vocab_size()
         );
     }
     Ok([

@@ -6,7 +6,7 @@ use crate::evaluation::{Evaluation, predicted};
 use crate::metrics::{self, Classes, Interval, Intervals};
 use crate::report::{self, Report};
 use crate::trainer::{EpochRecord, TrainerState};
-use architectures::TargetModules;
+use architectures::{TargetKeyword, TargetModules};
 use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use data::{DataReport, Example, LabelScheme};
 use std::time::SystemTime;
@@ -170,7 +170,8 @@ fn method_in_words(config: &Config) -> String {
         (MethodName::Full, _) => "full fine-tuning".to_owned(),
         (MethodName::Lora, targets) => {
             let targets = match targets {
-                TargetModules::Keyword(_) => "all linear layers".to_owned(),
+                TargetModules::Keyword(TargetKeyword::AllLinear) => "all linear layers".to_owned(),
+                TargetModules::Keyword(TargetKeyword::QueryValue) => "query and value".to_owned(),
                 TargetModules::Names(names) => names.join(", "),
             };
             format!("LoRA r {}, alpha {} on {targets}", lora.r, lora.alpha)

@@ -195,10 +195,9 @@ impl Trainer {
         let longest = longest.cloned();
         micro_batches.truncate(MICRO_BATCHES_COUNTED);
         micro_batches.extend(longest);
-        let SequenceClassifier { family, config, labels, gradient_checkpointing, .. } = &self.model;
+        let SequenceClassifier { config, labels, gradient_checkpointing, .. } = &self.model;
         let method = method(&self.config);
         let step = architectures::step_bytes(
-            *family,
             config,
             *labels,
             &method,

@@ -6,7 +6,7 @@
 //! same threads. Time includes everything a call does: copying and rounding the activations too.
 //! Each figure is the median of several calls, limit and product measured in turn.
 
-use kernels::{Epilogue, Isa, Matrix, PackedMatrix, Precision, gemm};
+use kernels::{Epilogue, Isa, Matrix, PackedMatrix, Precision, Threads, gemm};
 use std::time::Instant;
 
 const SHAPES: [(usize, usize); 3] = [(768, 768), (768, 3072), (3072, 768)];
@@ -16,20 +16,19 @@ const REPEATS: usize = 15;
 fn main() {
     let threads = std::env::args().filter_map(|argument| argument.parse().ok()).next();
     let isa = Isa::detect().expect("an instruction set");
-    let pool =
-        rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build().expect("threads");
-    println!("{isa}, {} threads", pool.current_num_threads());
+    let threads = Threads::new(threads).expect("threads");
+    println!("{isa}, {} threads", threads.count());
     println!("precision  tokens × in × out        GFLOP/s   limit   share");
     for precision in [Precision::F32, Precision::Bf16] {
         for (input, out) in SHAPES {
             for tokens in TOKENS {
-                pool.install(|| measure(isa, precision, tokens, input, out));
+                measure(isa, precision, &threads, (tokens, input, out));
             }
         }
     }
 }
 
-fn measure(isa: Isa, precision: Precision, m: usize, k: usize, n: usize) {
+fn measure(isa: Isa, precision: Precision, threads: &Threads, (m, k, n): (usize, usize, usize)) {
     let numbers = |count: usize| (0..count).map(|i| (i % 13) as f32 * 0.1 - 0.6).collect();
     let (a, b): (Vec<f32>, Vec<f32>) = (numbers(m * k), numbers(k * n));
     let mut c = vec![0.0; m * n];
@@ -37,9 +36,10 @@ fn measure(isa: Isa, precision: Precision, m: usize, k: usize, n: usize) {
     let work = 2.0 * (m * k * n) as f64;
     let (mut speeds, mut limits) = (Vec::new(), Vec::new());
     for _ in 0..=REPEATS {
-        limits.push(limit(isa, precision));
+        limits.push(limit(isa, precision, threads.count()));
+        let a = Matrix::new(&a, m, k);
         let started = Instant::now();
-        gemm(isa, Matrix::new(&a, m, k), &packed, &mut c, Epilogue::default());
+        threads.run(|| gemm(isa, a, &packed, &mut c, Epilogue::default()));
         speeds.push(work / started.elapsed().as_secs_f64() * 1e-9);
     }
     std::hint::black_box(&c);
@@ -54,11 +54,10 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// GFLOP/s of a register-only loop on all threads of the pool.
-fn limit(isa: Isa, precision: Precision) -> f64 {
+/// GFLOP/s of a register-only loop on this many threads.
+fn limit(isa: Isa, precision: Precision, threads: usize) -> f64 {
     const STEPS: usize = 1 << 20;
-    let started = Instant::now();
-    let per_step: Vec<f64> = rayon::broadcast(|_| match (isa, precision) {
+    let steps = || match (isa, precision) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Isa::detect` found the instruction set.
         (Isa::Avx512Bf16, Precision::Bf16) => unsafe { x86::bf16(STEPS) },
@@ -68,9 +67,21 @@ fn limit(isa: Isa, precision: Precision) -> f64 {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         (Isa::Avx2, _) => unsafe { x86::avx2(STEPS) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        (Isa::Neon, _) => unsafe { neon(STEPS) },
         _ => plain(STEPS),
-    });
-    per_step.iter().sum::<f64>() * STEPS as f64 / started.elapsed().as_secs_f64() * 1e-9
+    };
+    let speed = || {
+        let started = Instant::now();
+        steps() * STEPS as f64 / started.elapsed().as_secs_f64() * 1e-9
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(speed)).collect();
+        // This thread takes part: idle, it would be put on the core of one of the others.
+        let here = speed();
+        here + others.into_iter().map(|other| other.join().expect("no panic")).sum::<f64>()
+    })
 }
 
 /// What the compiler makes of 16 independent sums of 4 lanes; returns operations per step.
@@ -82,6 +93,23 @@ fn plain(steps: usize) -> f64 {
             for lane in 0..4 {
                 sum[lane] = sum[lane] * x[lane] + y[lane];
             }
+        }
+    }
+    std::hint::black_box(sums);
+    (2 * 4 * sums.len()) as f64
+}
+
+/// # Safety
+/// The processor has NEON.
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+unsafe fn neon(steps: usize) -> f64 {
+    use std::arch::aarch64::*;
+    let mut sums = [vdupq_n_f32(0.0); 24];
+    let (x, y) = (std::hint::black_box(vdupq_n_f32(0.9)), std::hint::black_box(vdupq_n_f32(0.1)));
+    for _ in 0..steps {
+        for sum in &mut sums {
+            *sum = vfmaq_f32(*sum, x, y);
         }
     }
     std::hint::black_box(sums);

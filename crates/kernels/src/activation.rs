@@ -1,105 +1,174 @@
-//! Activation functions: exact ("erf") GELU and tanh, each followed by its backward.
+//! Activation functions with their slopes, from which backward is a multiplication.
 
 use crate::Isa;
 use crate::rows::SMALL;
 use crate::simd::{self, Kernel, Simd};
-use rayon::prelude::*;
+use crate::threads;
 use std::f32::consts::FRAC_1_SQRT_2;
 
-/// `y = x·Φ(x)`, Φ the normal distribution function (Hendrycks & Gimpel 2016; not the tanh form).
+/// An elementwise function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x·Φ(x)`, Φ the normal distribution function (Hendrycks & Gimpel 2016).
+    Gelu,
+    /// `x·(1 + tanh(√(2/π)·(x + 0.044715·x³))) / 2`, which comes near to it.
+    GeluTanh,
+    /// `max(0, x)`.
+    Relu,
+    /// `tanh(x)`.
+    Tanh,
+}
+
+/// `y ← f(y)`; the slope f′ there goes to `slope` where it is given.
 ///
 /// # Panics
 /// Lengths differ.
-pub fn gelu(isa: Isa, x: &[f32], y: &mut [f32]) {
-    assert_eq!(x.len(), y.len());
-    chunked(y, x, |y, x| simd::run(isa, Gelu { x, y }));
+pub fn activate(isa: Isa, f: Activation, y: &mut [f32], slope: Option<&mut [f32]>) {
+    let one = |y: &mut [f32], slope: Option<&mut [f32]>| match f {
+        Activation::Gelu => simd::run(isa, Elementwise { f: Gelu, y, slope }),
+        Activation::GeluTanh => simd::run(isa, Elementwise { f: GeluTanh, y, slope }),
+        // A NaN stays one.
+        Activation::Relu => {
+            each(y, slope, |x| if x <= 0.0 { (0.0, 0.0) } else { (x, 1.0) });
+        }
+        Activation::Tanh => each(y, slope, |x| {
+            let y = x.tanh();
+            (y, 1.0 - y * y)
+        }),
+    };
+    match slope {
+        None if y.len() < SMALL => one(y, None),
+        None => threads::for_each(y.chunks_mut(CHUNK), |y| one(y, None)),
+        Some(slope) => {
+            assert_eq!(y.len(), slope.len());
+            threads::for_each(y.chunks_mut(CHUNK).zip(slope.chunks_mut(CHUNK)), |(y, slope)| {
+                one(y, Some(slope));
+            });
+        }
+    }
 }
 
-/// `dy ← dy · (Φ(x) + x·φ(x))`, φ the normal density.
+/// `f` gives value and slope.
+fn each(y: &mut [f32], slope: Option<&mut [f32]>, f: impl Fn(f32) -> (f32, f32)) {
+    match slope {
+        None => y.iter_mut().for_each(|y| *y = f(*y).0),
+        Some(slope) => y.iter_mut().zip(slope).for_each(|(y, slope)| (*y, *slope) = f(*y)),
+    }
+}
+
+/// `y ← y ∘ factors`: the backward of an elementwise function with these slopes.
 ///
 /// # Panics
 /// Lengths differ.
-pub fn gelu_backward(isa: Isa, x: &[f32], dy: &mut [f32]) {
-    assert_eq!(x.len(), dy.len());
-    chunked(dy, x, |dy, x| simd::run(isa, GeluBackward { x, dy }));
+pub fn multiply(y: &mut [f32], factors: &[f32]) {
+    assert_eq!(y.len(), factors.len());
+    threads::for_each(y.chunks_mut(CHUNK).zip(factors.chunks(CHUNK)), |(y, factors)| {
+        y.iter_mut().zip(factors).for_each(|(y, factor)| *y *= factor);
+    });
 }
 
-/// `y ← tanh(y)`.
-pub fn tanh(y: &mut [f32]) {
-    for y in y {
-        *y = y.tanh();
-    }
+/// Numbers that one thread takes at a time.
+const CHUNK: usize = SMALL / 4;
+
+/// A function of a vector.
+trait Function: Copy {
+    unsafe fn value<S: Simd>(self, x: S::F) -> S::F;
+    unsafe fn value_and_slope<S: Simd>(self, x: S::F) -> (S::F, S::F);
 }
 
-/// `dy ← dy · (1 − y²)` where `y` is tanh's output.
-///
-/// # Panics
-/// Lengths differ.
-pub fn tanh_backward(y: &[f32], dy: &mut [f32]) {
-    assert_eq!(y.len(), dy.len());
-    for (dy, y) in dy.iter_mut().zip(y) {
-        *dy *= 1.0 - y * y;
-    }
-}
-
-fn chunked(y: &mut [f32], x: &[f32], f: impl Fn(&mut [f32], &[f32]) + Sync + Send) {
-    if y.len() < SMALL {
-        f(y, x);
-    } else {
-        let size = SMALL / 4;
-        y.par_chunks_mut(size).zip(x.par_chunks(size)).for_each(|(y, x)| f(y, x));
-    }
-}
-
-struct Gelu<'a> {
-    x: &'a [f32],
+struct Elementwise<'a, F> {
+    f: F,
     y: &'a mut [f32],
+    slope: Option<&'a mut [f32]>,
 }
 
-impl Kernel for Gelu<'_> {
+impl<F: Function> Kernel for Elementwise<'_, F> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: whole vectors and the rest lie inside both slices.
-        unsafe {
-            let mut i = 0;
-            while i < self.x.len() {
-                let n = (self.x.len() - i).min(S::LANES);
-                let x = S::load_first(self.x.as_ptr().add(i), n);
-                let y = S::mul(x, normal_distribution::<S>(x));
-                S::store_first(self.y.as_mut_ptr().add(i), n, y);
-                i += n;
+        let Elementwise { f, y, mut slope } = self;
+        for i in (0..y.len()).step_by(S::LANES) {
+            let n = (y.len() - i).min(S::LANES);
+            // SAFETY: `n` numbers from `i` on lie inside both slices; `simd::run` chose `S`.
+            unsafe {
+                let at = y.as_mut_ptr().add(i);
+                let x = S::load_first(at, n);
+                match &mut slope {
+                    None => S::store_first(at, n, f.value::<S>(x)),
+                    Some(slope) => {
+                        let (value, d) = f.value_and_slope::<S>(x);
+                        S::store_first(at, n, value);
+                        S::store_first(slope.as_mut_ptr().add(i), n, d);
+                    }
+                }
             }
         }
     }
 }
 
-struct GeluBackward<'a> {
-    x: &'a [f32],
-    dy: &'a mut [f32],
-}
+#[derive(Clone, Copy)]
+struct Gelu;
 
-impl Kernel for GeluBackward<'_> {
-    type Output = ();
+impl Function for Gelu {
+    #[inline(always)]
+    unsafe fn value<S: Simd>(self, x: S::F) -> S::F {
+        // SAFETY: the caller vouches for `S`.
+        unsafe { gelu_of::<S>(x) }
+    }
 
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        const DENSITY_AT_0: f32 = 0.398_942_3; // 1/√(2π)
-        // SAFETY: whole vectors and the rest lie inside both slices.
+    unsafe fn value_and_slope<S: Simd>(self, x: S::F) -> (S::F, S::F) {
+        // SAFETY: the caller vouches for `S`.
+        unsafe { gelu_and_slope::<S>(x) }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct GeluTanh;
+
+impl Function for GeluTanh {
+    #[inline(always)]
+    unsafe fn value<S: Simd>(self, x: S::F) -> S::F {
+        // SAFETY: the caller vouches for `S`.
+        unsafe { self.value_and_slope::<S>(x).0 }
+    }
+
+    /// (1 + tanh u) / 2 is the logistic function σ(2u), which loses no digits where tanh nears −1.
+    #[inline(always)]
+    unsafe fn value_and_slope<S: Simd>(self, x: S::F) -> (S::F, S::F) {
+        const TWICE: f32 = 1.595_769; // 2·√(2/π)
+        const CUBE: f32 = 0.044_715;
+        // SAFETY: register arithmetic; the caller vouches for `S`.
         unsafe {
-            let mut i = 0;
-            while i < self.x.len() {
-                let n = (self.x.len() - i).min(S::LANES);
-                let x = S::load_first(self.x.as_ptr().add(i), n);
-                let dy = S::load_first(self.dy.as_ptr().add(i), n);
-                let square = S::mul(S::mul(x, x), S::splat(-0.5));
-                let density = S::mul(simd::exp::<S>(square), S::splat(DENSITY_AT_0));
-                let slope = S::fma(x, density, normal_distribution::<S>(x));
-                S::store_first(self.dy.as_mut_ptr().add(i), n, S::mul(dy, slope));
-                i += n;
-            }
+            let (one, square) = (S::splat(1.0), S::mul(x, x));
+            let inner = S::mul(x, S::fma(square, S::splat(CUBE), one));
+            let e = simd::exp::<S>(S::mul(inner, S::splat(-TWICE)));
+            let sigma = S::div(one, S::add(one, e));
+            let rise = S::mul(S::splat(TWICE), S::fma(square, S::splat(3.0 * CUBE), one)); // (2u)′
+            let bend = S::mul(S::mul(x, rise), S::mul(sigma, S::mul(sigma, e)));
+            (S::mul(x, sigma), S::add(sigma, bend))
         }
+    }
+}
+
+/// x·Φ(x).
+#[inline(always)]
+pub(crate) unsafe fn gelu_of<S: Simd>(x: S::F) -> S::F {
+    // SAFETY: register arithmetic; the caller vouches for `S`.
+    unsafe { S::mul(x, normal_distribution::<S>(x)) }
+}
+
+/// x·Φ(x), and its slope Φ(x) + x·φ(x), φ the normal density.
+#[inline(always)]
+pub(crate) unsafe fn gelu_and_slope<S: Simd>(x: S::F) -> (S::F, S::F) {
+    const DENSITY_AT_0: f32 = 0.398_942_3; // 1/√(2π)
+    // SAFETY: register arithmetic; the caller vouches for `S`.
+    unsafe {
+        let phi = normal_distribution::<S>(x);
+        let square = S::mul(S::mul(x, x), S::splat(-0.5));
+        let density = S::mul(simd::exp::<S>(square), S::splat(DENSITY_AT_0));
+        (S::mul(x, phi), S::fma(x, density, phi))
     }
 }
 
@@ -129,39 +198,55 @@ mod tests {
         0.5 * libm::erfc(-x / std::f64::consts::SQRT_2)
     }
 
-    #[test]
-    fn gelu_is_exact_to_f32_rounding() {
-        for isa in available() {
-            let (x, mut y) = (points(), points());
-            gelu(isa, &x, &mut y);
-            for (x, y) in x.iter().zip(&y) {
-                let x = f64::from(*x);
-                let bound = 5e-7 * x.abs().max(1.0);
-                assert!((f64::from(*y) - x * phi(x)).abs() <= bound, "{isa}: {x} → {y}");
-            }
-        }
-    }
+    const ALL: [Activation; 4] =
+        [Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::Tanh];
 
-    #[test]
-    fn gelu_backward_is_the_slope() {
-        for isa in available() {
-            let (x, mut dy) = (points(), vec![2.0; points().len()]);
-            gelu_backward(isa, &x, &mut dy);
-            for (x, dy) in x.iter().zip(&dy) {
-                let x = f64::from(*x);
+    /// Value and slope in f64.
+    fn reference(f: Activation, x: f64) -> (f64, f64) {
+        match f {
+            Activation::Gelu => {
                 let density = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
-                let expected = 2.0 * (phi(x) + x * density);
-                assert!((f64::from(*dy) - expected).abs() <= 2e-6, "{isa}: {x} → {dy}");
+                (x * phi(x), phi(x) + x * density)
+            }
+            Activation::GeluTanh => {
+                let root = (2.0 / std::f64::consts::PI).sqrt();
+                let tanh = (root * (x + 0.044_715 * x.powi(3))).tanh();
+                let rise = root * (1.0 + 3.0 * 0.044_715 * x * x);
+                (0.5 * x * (1.0 + tanh), 0.5 * (1.0 + tanh + x * (1.0 - tanh * tanh) * rise))
+            }
+            Activation::Relu => (x.max(0.0), if x > 0.0 { 1.0 } else { 0.0 }),
+            Activation::Tanh => (x.tanh(), 1.0 - x.tanh() * x.tanh()),
+        }
+    }
+
+    #[test]
+    fn values_and_slopes_are_exact_to_f32_rounding() {
+        for (isa, f) in available().flat_map(|isa| ALL.map(|f| (isa, f))) {
+            let (x, mut y, mut slope) = (points(), points(), points());
+            activate(isa, f, &mut y, Some(&mut slope));
+            let mut alone = points();
+            activate(isa, f, &mut alone, None);
+            assert_eq!(y, alone);
+            for ((x, y), slope) in x.iter().zip(&y).zip(&slope) {
+                let (value, expected) = reference(f, f64::from(*x));
+                let bound = 5e-7 * f64::from(x.abs().max(1.0));
+                assert!((f64::from(*y) - value).abs() <= bound, "{isa} {f:?}: {x} → {y}");
+                assert!(
+                    (f64::from(*slope) - expected).abs() <= 2e-6,
+                    "{isa} {f:?}: slope {slope} at {x}, not {expected}"
+                );
             }
         }
     }
 
     #[test]
-    fn nan_stays_nan() {
-        for isa in available() {
-            let mut y = [0.0; 3];
-            gelu(isa, &[1.0, f32::NAN, 2.0], &mut y);
-            assert!(y[1].is_nan() && !y[0].is_nan(), "{isa}: {y:?}");
+    fn nan_stays_nan_and_large_numbers_finite() {
+        for (isa, f) in available().flat_map(|isa| ALL.map(|f| (isa, f))) {
+            let (mut y, mut slope) = ([1.0, f32::NAN, -1e4, 1e4], [0.0; 4]);
+            activate(isa, f, &mut y, Some(&mut slope));
+            assert!(y[1].is_nan() && !y[0].is_nan(), "{isa} {f:?}: {y:?}");
+            assert!(y[2].abs() <= 1.0 && y[3] > 0.9 && y[3].is_finite(), "{isa} {f:?}: {y:?}");
+            assert!(slope[2].abs() < 1e-6 && slope[3].is_finite(), "{isa} {f:?}: {slope:?}");
         }
     }
 }

@@ -8,12 +8,14 @@
 //! recomputes them (as in FlashAttention, Dao et al. 2022). One thread handles one head of one
 //! sequence, so sums have one order.
 
-use crate::dropout::Dropout;
-use crate::gemm::{self, Epilogue, Matrix, Output, PackedMatrix};
+use crate::dropout::{self, Dropout};
+use crate::gemm::{self, After, Epilogue, Matrix, Output, PackedMatrix};
+use crate::relative_bias::{AddBias, RelativeBias, RelativeBiasGradient, SumSlopes};
 use crate::simd::{self, Kernel, Simd};
+use crate::threads;
 use crate::{Isa, Precision};
-use rayon::prelude::*;
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Query rows per block.
 const BLOCK: usize = 64;
@@ -31,6 +33,8 @@ pub struct Attention<'a> {
     pub head_size: usize,
     /// Factor on the scores, usually 1/√D.
     pub scale: f32,
+    /// Added to the scores; a sequence's queries are then its first tokens.
+    pub bias: Option<RelativeBias<'a>>,
     /// Dropout on the probabilities.
     pub dropout: Option<Dropout>,
     /// Precision of the products' inputs; softmax is f32.
@@ -55,6 +59,9 @@ struct Scratch {
     scores: Vec<f32>,
     slopes: Vec<f32>,
     factors: Vec<f32>,
+    /// Biases of a head by distance, and their slopes.
+    biases: Vec<f32>,
+    bias_slopes: Vec<f32>,
 }
 
 thread_local!(static SCRATCH: RefCell<Scratch> = RefCell::default());
@@ -72,16 +79,20 @@ impl Attention<'_> {
         assert_eq!(inputs.q.len(), rows(cu_q), "queries");
         assert_eq!(inputs.k.len(), rows(cu_kv), "keys");
         assert_eq!(inputs.v.len(), rows(cu_kv), "values");
+        if let Some(bias) = &self.bias {
+            bias.check(self.heads, cu_q, cu_kv);
+        }
     }
 
     /// Runs `f` for every head of every sequence.
     fn for_each_head(&self, f: impl Fn(Head<'_>, &mut Scratch) + Sync + Send) {
         let sequences = self.cu_q.len() - 1;
-        (0..sequences * self.heads).into_par_iter().with_max_len(4).for_each(|task| {
+        threads::for_each(0..sequences * self.heads, |task| {
             let (sequence, head) = (task / self.heads, task % self.heads);
             let range = |cu: &[u32]| cu[sequence] as usize..cu[sequence + 1] as usize;
             let head = Head {
                 attention: self,
+                sequence,
                 index: head,
                 queries: range(self.cu_q),
                 keys: range(self.cu_kv),
@@ -97,14 +108,15 @@ impl Attention<'_> {
 /// One head of one sequence.
 struct Head<'a> {
     attention: &'a Attention<'a>,
+    sequence: usize,
     index: usize,
-    queries: std::ops::Range<usize>,
-    keys: std::ops::Range<usize>,
+    queries: Range<usize>,
+    keys: Range<usize>,
 }
 
 impl Head<'_> {
     /// This head's columns of some rows.
-    fn view<'b>(&self, data: &'b [f32], rows: std::ops::Range<usize>) -> Matrix<'b> {
+    fn view<'b>(&self, data: &'b [f32], rows: Range<usize>) -> Matrix<'b> {
         let Attention { head_size, .. } = *self.attention;
         let width = self.attention.width();
         let start = rows.start * width + self.index * head_size;
@@ -121,22 +133,53 @@ impl Head<'_> {
         Output { data: unsafe { data.data.add(offset) }, ..data }
     }
 
-    fn blocks(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
+    fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let queries = self.queries.clone();
         queries.clone().step_by(BLOCK).map(move |start| start..(start + BLOCK).min(queries.end))
     }
 
-    /// Row of the dropout mask for a query, and the mask's stream.
-    fn dropout(&self) -> Option<Dropout> {
-        let heads = self.attention.heads as u32;
-        self.attention.dropout.map(|mut dropout| {
-            dropout.stream.first_row = dropout.stream.first_row.wrapping_mul(heads);
-            dropout
-        })
+    /// This head's biases by distance, in `biases`.
+    fn biases<'f>(&self, biases: &'f mut Vec<f32>) -> Option<&'f [f32]> {
+        let bias = self.attention.bias?;
+        bias.by_distance(self.attention.heads, self.index, self.keys.len(), biases);
+        Some(biases)
     }
 
-    fn dropout_row(&self, query: usize) -> usize {
-        query * self.attention.heads + self.index
+    /// The mask of a block's probabilities, in `factors`. All of a head's probabilities are one row
+    /// of the mask, so that short sequences draw no more numbers than they have.
+    fn mask<'f>(
+        &self,
+        isa: Isa,
+        block: &Range<usize>,
+        factors: &'f mut Vec<f32>,
+    ) -> Option<&'f [f32]> {
+        let mut dropout = self.attention.dropout?;
+        let columns = self.keys.len();
+        let first_row = &mut dropout.stream.first_row;
+        let sequence = first_row.wrapping_add(self.queries.start as u32);
+        *first_row =
+            sequence.wrapping_mul(self.attention.heads as u32).wrapping_add(self.index as u32);
+        let size = block.len() * columns;
+        factors.resize(factors.len().max(size), 0.0);
+        let first = (block.start - self.queries.start) / BLOCK * dropout::chunks(BLOCK * columns);
+        simd::run(isa, Mask { dropout, first, factors: &mut factors[..size] });
+        Some(&factors[..size])
+    }
+}
+
+struct Mask<'a> {
+    dropout: Dropout,
+    first: usize,
+    factors: &'a mut [f32],
+}
+
+impl Kernel for Mask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: `simd::run` chose `S`.
+        unsafe { self.dropout.factors_from::<S>(0, self.first, self.factors) }
     }
 }
 
@@ -152,14 +195,19 @@ unsafe fn product(
     epilogue: Epilogue<'_>,
 ) {
     // SAFETY: passed on to the caller.
-    unsafe { gemm::block_product(isa, a, b.into(), 0..a.rows, 0..b.panels(), output, epilogue) };
+    unsafe {
+        let (rows, panels) = (0..a.rows, 0..b.panels());
+        gemm::block_product(isa, a, b.into(), rows, panels, output, epilogue, After::Nothing);
+    }
 }
 
+/// The scores of a block's queries q.
 fn scores_into(
     isa: Isa,
     head: &Head<'_>,
-    q: Matrix<'_>,
+    (block, q): (&Range<usize>, Matrix<'_>),
     keys: &PackedMatrix,
+    biases: Option<&[f32]>,
     scores: &mut Vec<f32>,
 ) {
     let columns = keys.columns();
@@ -168,6 +216,10 @@ fn scores_into(
     let epilogue = Epilogue { alpha: head.attention.scale, ..Epilogue::default() };
     // SAFETY: the scratch has BLOCK rows of `columns` numbers.
     unsafe { product(isa, q, keys, output, epilogue) };
+    if let Some(by_distance) = biases {
+        let (first, scores) = (block.start - head.queries.start, &mut scores[..q.rows * columns]);
+        simd::run(isa, AddBias { by_distance, first, columns, scores });
+    }
 }
 
 /// `out` [Q, H] receives the attention, `lse` [Q, heads] each row's log-sum-exp.
@@ -187,22 +239,21 @@ pub fn attention(
     let out = Output { data: out.as_mut_ptr(), row_stride: attention.width() };
     let lse = Output { data: lse.as_mut_ptr(), row_stride: attention.heads };
     attention.for_each_head(|head, scratch| {
-        let Scratch { packed: [keys, values, ..], scores, factors, .. } = scratch;
+        let Scratch { packed: [keys, values, ..], scores, factors, biases, .. } = scratch;
+        let biases = head.biases(biases);
         let columns = head.keys.len();
         keys.pack(isa, attention.precision, head.view(inputs.k, head.keys.clone()).transposed());
         values.pack(isa, attention.precision, head.view(inputs.v, head.keys.clone()));
-        factors.resize(factors.len().max(columns), 0.0);
         for block in head.blocks() {
-            scores_into(isa, &head, head.view(inputs.q, block.clone()), keys, scores);
-            for (row, scores) in block.clone().zip(scores.chunks_mut(columns)) {
-                let softmax = Softmax {
-                    scores,
-                    factors: &mut factors[..columns],
-                    dropout: head.dropout().map(|dropout| (dropout, head.dropout_row(row))),
-                };
-                let value = simd::run(isa, softmax);
+            let q = head.view(inputs.q, block.clone());
+            scores_into(isa, &head, (&block, q), keys, biases, scores);
+            let scores = &mut scores[..block.len() * columns];
+            let factors = head.mask(isa, &block, factors);
+            let mut sums = [0.0; BLOCK];
+            simd::run(isa, Softmax { scores, columns, factors, lse: &mut sums });
+            for (row, sum) in block.clone().zip(sums) {
                 // SAFETY: this task alone writes this row and head.
-                unsafe { lse.set(row, head.index, value) };
+                unsafe { lse.set(row, head.index, sum) };
             }
             let probabilities = Matrix::new(scores, block.len(), columns);
             // SAFETY: this task alone writes these rows of this head's columns.
@@ -214,69 +265,74 @@ pub fn attention(
     });
 }
 
-/// Scores become probabilities, dropped out; the result is the row's log-sum-exp.
+/// Rows of scores become probabilities, dropped out; `lse` receives each row's log-sum-exp.
 struct Softmax<'a> {
     scores: &'a mut [f32],
-    factors: &'a mut [f32],
-    dropout: Option<(Dropout, usize)>,
+    columns: usize,
+    factors: Option<&'a [f32]>,
+    lse: &'a mut [f32],
 }
 
 impl Kernel for Softmax<'_> {
-    type Output = f32;
+    type Output = ();
 
     #[inline(always)]
-    unsafe fn run<S: Simd>(self) -> f32 {
-        let n = self.scores.len();
-        // SAFETY: every access is bounded by `n`; `simd::run` chose `S`.
-        unsafe {
-            let scores = self.scores.as_mut_ptr();
-            let mut largest = S::splat(f32::NEG_INFINITY);
-            let mut i = 0;
-            while i + S::LANES <= n {
-                largest = S::max(largest, S::load(scores.add(i)));
-                i += S::LANES;
-            }
-            // A NaN may be passed over here; its own exponential is NaN and so is the sum.
-            let max = self.scores[i..].iter().copied().fold(S::maximum(largest), f32::max);
-            let mut sum = 0.0;
-            let mut sums = S::splat(0.0);
-            let mut i = 0;
-            while i < n {
-                let count = (n - i).min(S::LANES);
-                let x = S::sub(S::load_first(scores.add(i), count), S::splat(max));
-                S::store_first(scores.add(i), count, simd::exp::<S>(x));
-                if count == S::LANES {
-                    sums = S::add(sums, S::load(scores.add(i)));
-                } else {
-                    sum = self.scores[i..].iter().sum();
-                }
-                i += count;
-            }
-            sum += S::sum(sums);
+    unsafe fn run<S: Simd>(self) {
+        let rows = self.scores.chunks_exact_mut(self.columns).zip(self.lse);
+        for (i, (scores, lse)) in rows.enumerate() {
+            // SAFETY: `simd::run` chose `S`.
+            let (max, sum) = unsafe { exponentials::<S>(scores) };
+            *lse = max + sum.ln();
             let inverse = 1.0 / sum;
-            match self.dropout {
-                Some((dropout, row)) => {
-                    dropout.factors::<S>(row, self.factors);
-                    for (p, factor) in self.scores.iter_mut().zip(&*self.factors) {
+            match self.factors {
+                Some(factors) => {
+                    let factors = &factors[i * self.columns..][..self.columns];
+                    for (p, factor) in scores.iter_mut().zip(factors) {
                         *p *= factor * inverse;
                     }
                 }
-                None => {
-                    for p in self.scores {
-                        *p *= inverse;
-                    }
-                }
+                None => scores.iter_mut().for_each(|p| *p *= inverse),
             }
-            max + sum.ln()
         }
     }
 }
 
+/// `x ← exp(x − max)`; returns the maximum and the sum.
+#[inline(always)]
+unsafe fn exponentials<S: Simd>(x: &mut [f32]) -> (f32, f32) {
+    let n = x.len();
+    let whole = n / S::LANES * S::LANES;
+    // SAFETY: every access is bounded by `n`; the caller vouches for `S`.
+    unsafe {
+        let mut largest = S::splat(f32::NEG_INFINITY);
+        for i in (0..whole).step_by(S::LANES) {
+            largest = S::max(largest, S::load(x.as_ptr().add(i)));
+        }
+        // A NaN may be passed over here; its own exponential is NaN and so is the sum.
+        let max = x[whole..].iter().copied().fold(S::maximum(largest), f32::max);
+        let mut sums = S::splat(0.0);
+        for i in (0..whole).step_by(S::LANES) {
+            let at = x.as_mut_ptr().add(i);
+            let e = simd::exp::<S>(S::sub(S::load(at), S::splat(max)));
+            S::store(at, e);
+            sums = S::add(sums, e);
+        }
+        let mut sum = S::sum(sums);
+        if whole < n {
+            let at = x.as_mut_ptr().add(whole);
+            let e = simd::exp::<S>(S::sub(S::load_first(at, n - whole), S::splat(max)));
+            S::store_first(at, n - whole, e);
+            sum += x[whole..].iter().sum::<f32>();
+        }
+        (max, sum)
+    }
+}
+
 /// Backward: from `out`, `lse` and `dout` [Q, H] to `dq` [Q, H], `dk` and `dv` [T, H], all three
-/// overwritten.
+/// overwritten, and to the bias's gradient where it is wanted.
 ///
 /// # Panics
-/// Lengths do not fit.
+/// Lengths do not fit, or a gradient is wanted of a bias that is not there.
 #[expect(
     clippy::too_many_arguments,
     reason = "three inputs of forward, three of backward, three results"
@@ -291,6 +347,7 @@ pub fn attention_backward(
     dq: &mut [f32],
     dk: &mut [f32],
     dv: &mut [f32],
+    dbias: Option<RelativeBiasGradient<'_>>,
 ) {
     attention.check(&inputs);
     let queries = inputs.q.len();
@@ -302,8 +359,20 @@ pub fn attention_backward(
     let dk = Output { data: dk.as_mut_ptr(), row_stride };
     let dv = Output { data: dv.as_mut_ptr(), row_stride };
     let scale = Epilogue { alpha: attention.scale, ..Epilogue::default() };
+    let heads = attention.heads;
+    let mut dbias = dbias;
+    let bias_gradient = dbias.as_mut().map(|dbias| {
+        let bias = attention.bias.expect("a bias, since its gradient is wanted");
+        assert_eq!(dbias.table.len(), bias.table.len());
+        let (sequences, buckets) = (attention.cu_q.len() - 1, bias.table.len() / heads);
+        let sums = RelativeBiasGradient::partial_sums(sequences, buckets, heads);
+        assert_eq!(dbias.partial.len(), sums);
+        dbias.partial.fill(0.0);
+        (bias, Output { data: dbias.partial.as_mut_ptr(), row_stride: buckets })
+    });
     attention.for_each_head(|head, scratch| {
-        let Scratch { packed, scores, slopes, factors } = scratch;
+        let Scratch { packed, scores, slopes, factors, biases, bias_slopes } = scratch;
+        let biases = head.biases(biases);
         let [keys_t, keys, values_t, block_q, block_dout] = packed;
         let columns = head.keys.len();
         let (k, v) =
@@ -312,27 +381,35 @@ pub fn attention_backward(
         keys.pack(isa, attention.precision, k);
         values_t.pack(isa, attention.precision, v.transposed());
         slopes.resize(slopes.len().max(BLOCK * columns), 0.0);
-        factors.resize(factors.len().max(columns), 0.0);
+        bias_slopes.clear();
+        bias_slopes.resize(bias_gradient.map_or(0, |_| 2 * columns - 1), 0.0);
         for block in head.blocks() {
             let (q, d) = (head.view(inputs.q, block.clone()), head.view(dout, block.clone()));
-            let o = head.view(out, block.clone());
-            scores_into(isa, &head, q, keys_t, scores);
+            scores_into(isa, &head, (&block, q), keys_t, biases, scores);
             // dP = dO·Vᵀ
             let output = Output { data: slopes.as_mut_ptr(), row_stride: columns };
             // SAFETY: the scratch has BLOCK rows of `columns` numbers.
             unsafe { product(isa, d, values_t, output, Epilogue::default()) };
-            for (i, row) in block.clone().enumerate() {
-                let part = i * row_stride..i * row_stride + attention.head_size;
-                let softmax = SoftmaxBackward {
-                    scores: &mut scores[i * columns..][..columns],
-                    slopes: &mut slopes[i * columns..][..columns],
-                    factors: &mut factors[..columns],
-                    lse: lse[row * attention.heads + head.index],
-                    out: &o.data[part.clone()],
-                    dout: &d.data[part],
-                    dropout: head.dropout().map(|dropout| (dropout, head.dropout_row(row))),
-                };
-                simd::run(isa, softmax);
+            let softmax = SoftmaxBackward {
+                scores: &mut scores[..block.len() * columns],
+                slopes: &mut slopes[..block.len() * columns],
+                columns,
+                factors: head.mask(isa, &block, factors),
+                lse: Matrix::strided(
+                    &lse[block.start * attention.heads..],
+                    block.len(),
+                    attention.heads,
+                    attention.heads,
+                ),
+                head: head.index,
+                out: head.view(out, block.clone()),
+                dout: d,
+            };
+            simd::run(isa, softmax);
+            if bias_gradient.is_some() {
+                let (first, by_distance) = (block.start - head.queries.start, &mut bias_slopes[..]);
+                let slopes = &slopes[..block.len() * columns];
+                simd::run(isa, SumSlopes { by_distance, first, columns, slopes });
             }
             let p = Matrix::new(scores, block.len(), columns);
             let ds = Matrix::new(slopes, block.len(), columns);
@@ -348,18 +425,32 @@ pub fn attention_backward(
                 product(isa, ds, keys, head.output(dq, block.start), scale);
             }
         }
+        if let Some((bias, partial)) = bias_gradient {
+            let first = (head.sequence * heads + head.index) * partial.row_stride;
+            // SAFETY: the partial sums of this head of this sequence, which this task alone writes.
+            let by_bucket = unsafe {
+                std::slice::from_raw_parts_mut(partial.data.add(first), partial.row_stride)
+            };
+            bias.by_bucket(columns, bias_slopes, by_bucket);
+        }
     });
+    if let Some(dbias) = dbias {
+        dbias.reduce(heads);
+    }
 }
 
 /// Scores become dropped-out probabilities; slopes dP become dS = P ∘ (mask ∘ dP − dO·O).
 struct SoftmaxBackward<'a> {
     scores: &'a mut [f32],
     slopes: &'a mut [f32],
-    factors: &'a mut [f32],
-    lse: f32,
-    out: &'a [f32],
-    dout: &'a [f32],
-    dropout: Option<(Dropout, usize)>,
+    columns: usize,
+    factors: Option<&'a [f32]>,
+    /// [rows, heads]
+    lse: Matrix<'a>,
+    head: usize,
+    /// This head's columns of O and dO.
+    out: Matrix<'a>,
+    dout: Matrix<'a>,
 }
 
 impl Kernel for SoftmaxBackward<'_> {
@@ -367,32 +458,44 @@ impl Kernel for SoftmaxBackward<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let n = self.scores.len();
-        // SAFETY: every access is bounded by `n` or the head's size; `simd::run` chose `S`.
-        unsafe {
-            let mut dots = S::splat(0.0);
-            for i in (0..self.out.len()).step_by(S::LANES) {
-                let count = (self.out.len() - i).min(S::LANES);
-                let o = S::load_first(self.out.as_ptr().add(i), count);
-                dots = S::fma(o, S::load_first(self.dout.as_ptr().add(i), count), dots);
-            }
-            let dot = S::splat(S::sum(dots));
-            match self.dropout {
-                Some((dropout, row)) => dropout.factors::<S>(row, self.factors),
-                None => self.factors.fill(1.0),
-            }
-            let mut i = 0;
-            while i < n {
-                let count = (n - i).min(S::LANES);
-                let scores = self.scores.as_mut_ptr().add(i);
-                let slopes = self.slopes.as_mut_ptr().add(i);
-                let p = simd::exp::<S>(S::sub(S::load_first(scores, count), S::splat(self.lse)));
-                let mask = S::load_first(self.factors.as_ptr().add(i), count);
-                let dp = S::mul(mask, S::load_first(slopes, count));
-                S::store_first(slopes, count, S::mul(p, S::sub(dp, dot)));
-                S::store_first(scores, count, S::mul(p, mask));
-                i += count;
+        let n = self.columns;
+        let rows = self.scores.chunks_exact_mut(n).zip(self.slopes.chunks_exact_mut(n));
+        for (row, (scores, slopes)) in rows.enumerate() {
+            let factors = self.factors.map(|factors| &factors[row * n..][..n]);
+            // SAFETY: every access is bounded by `n`; `simd::run` chose `S`.
+            unsafe {
+                let dot = S::splat(dot::<S>(self.out.row(row), self.dout.row(row)));
+                let lse = S::splat(self.lse.row(row)[self.head]);
+                for i in (0..n).step_by(S::LANES) {
+                    let count = (n - i).min(S::LANES);
+                    let (scores, slopes) = (scores.as_mut_ptr().add(i), slopes.as_mut_ptr().add(i));
+                    let p = simd::exp::<S>(S::sub(S::load_first(scores, count), lse));
+                    let dp = S::load_first(slopes, count);
+                    let mask = match factors {
+                        Some(factors) => S::load_first(factors.as_ptr().add(i), count),
+                        None => S::splat(1.0),
+                    };
+                    let ds = S::mul(p, S::sub(S::mul(mask, dp), dot));
+                    S::store_first(slopes, count, ds);
+                    S::store_first(scores, count, S::mul(p, mask));
+                }
             }
         }
+    }
+}
+
+/// The inner product of two rows of a length.
+#[inline(always)]
+unsafe fn dot<S: Simd>(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    // SAFETY: bounded by both lengths; the caller vouches for `S`.
+    unsafe {
+        let mut sums = S::splat(0.0);
+        for i in (0..a.len()).step_by(S::LANES) {
+            let count = (a.len() - i).min(S::LANES);
+            let a = S::load_first(a.as_ptr().add(i), count);
+            sums = S::fma(a, S::load_first(b.as_ptr().add(i), count), sums);
+        }
+        S::sum(sums)
     }
 }

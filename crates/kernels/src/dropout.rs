@@ -46,12 +46,25 @@ impl Dropout {
     /// Fills `factors` with 0 (dropped) or 1/(1−p) (kept) for one row.
     #[inline(always)]
     pub(crate) unsafe fn factors<S: Simd>(&self, row: usize, factors: &mut [f32]) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.factors_from::<S>(row, 0, factors) }
+    }
+
+    /// As [`factors`](Self::factors), from a later chunk of the row on.
+    #[inline(always)]
+    pub(crate) unsafe fn factors_from<S: Simd>(
+        &self,
+        row: usize,
+        first: usize,
+        factors: &mut [f32],
+    ) {
         let threshold = self.threshold();
         let row = self.stream.first_row.wrapping_add(row as u32);
         // SAFETY: writes go through `store`s bounded by the slice; the caller vouches for `S`.
         unsafe {
             let kept = S::splat(1.0 / (1.0 - self.probability));
             for (index, chunk) in factors.chunks_mut(CHUNK).enumerate() {
+                let index = first + index;
                 for lane in (0..16).step_by(S::LANES) {
                     let words = philox::<S>(&self.stream, (index * 16 + lane) as u32, row);
                     for (w, word) in words.into_iter().enumerate() {
@@ -63,6 +76,11 @@ impl Dropout {
             }
         }
     }
+}
+
+/// Chunks that so many columns take.
+pub(crate) fn chunks(columns: usize) -> usize {
+    columns.div_ceil(CHUNK)
 }
 
 /// Stores as much of `v` as `out[at..]` has room for.

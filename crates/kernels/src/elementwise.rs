@@ -1,33 +1,18 @@
 //! Sums and scalings of whole buffers.
 
 use crate::Isa;
-use crate::rows::{SMALL, for_each_row};
+use crate::rows::for_each_row;
 use crate::simd::{self, Kernel, Simd};
-use rayon::prelude::*;
-
-/// `y += x`.
-///
-/// # Panics
-/// Lengths differ.
-pub fn add_assign(y: &mut [f32], x: &[f32]) {
-    assert_eq!(x.len(), y.len());
-    let add = |(y, x): (&mut [f32], &[f32])| {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y += x;
-        }
-    };
-    if y.len() < SMALL {
-        add((y, x));
-    } else {
-        y.par_chunks_mut(SMALL / 4).zip(x.par_chunks(SMALL / 4)).for_each(add);
-    }
-}
+use crate::threads;
 
 /// Σ x², summed in f64 over fixed chunks in ascending order.
 pub fn sum_of_squares(isa: Isa, x: &[f32]) -> f64 {
-    let chunks: Vec<f64> =
-        x.par_chunks(4096).map(|x| f64::from(simd::run(isa, SumOfSquares { x }))).collect();
-    chunks.iter().sum()
+    const CHUNK: usize = 4096;
+    let mut sums = vec![0.0; x.len().div_ceil(CHUNK)];
+    threads::for_each(sums.iter_mut().zip(x.chunks(CHUNK)), |(sum, x)| {
+        *sum = f64::from(simd::run(isa, SumOfSquares { x }));
+    });
+    sums.iter().sum()
 }
 
 struct SumOfSquares<'a> {

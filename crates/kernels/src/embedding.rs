@@ -1,7 +1,7 @@
 //! Rows out of a table and, backward, into it.
 
 use crate::rows::for_each_row;
-use rayon::prelude::*;
+use crate::threads;
 
 /// `y[i] = table[indices[i]]`, or `y[i] += …` when `accumulate`.
 ///
@@ -44,7 +44,7 @@ pub fn scatter_add_rows(table: &mut [f32], indices: &[u32], y: &[f32], columns: 
     }
     // Threads own ranges of the table's rows, so that each sum keeps one order.
     let at_a_time = rows.div_ceil(64).max(1);
-    table.par_chunks_mut(at_a_time * columns).enumerate().for_each(|(part, table)| {
+    threads::for_each(table.chunks_mut(at_a_time * columns).enumerate(), |(part, table)| {
         let first = part * at_a_time;
         for (i, &index) in indices.iter().enumerate() {
             let index = index as usize;

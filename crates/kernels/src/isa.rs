@@ -8,6 +8,8 @@ use std::str::FromStr;
 pub enum Isa {
     /// Plain Rust; what the compiler's baseline gives (SSE2 on x86-64, NEON on AArch64).
     Scalar,
+    /// NEON, 4 lanes: every AArch64.
+    Neon,
     /// AVX2 and FMA, 8 lanes.
     Avx2,
     /// AVX-512 F, BW, DQ, VL: 16 lanes.
@@ -20,7 +22,7 @@ pub enum Isa {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum IsaError {
     /// The name is none of ours.
-    #[error("FERROTUNE_ISA is `{0}`, but must be scalar, avx2, avx512 or avx512bf16")]
+    #[error("FERROTUNE_ISA is `{0}`, but must be scalar, neon, avx2, avx512 or avx512bf16")]
     Unknown(String),
     /// This processor lacks it.
     #[error("FERROTUNE_ISA is `{0}`, but this processor has only {1}")]
@@ -32,7 +34,7 @@ pub const ISA_VARIABLE: &str = "FERROTUNE_ISA";
 
 impl Isa {
     /// All of them, slowest first.
-    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
+    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
 
     /// The best instruction set of this processor, or the one that [`ISA_VARIABLE`] names.
     ///
@@ -65,6 +67,7 @@ impl Isa {
             };
             match self {
                 Isa::Scalar => true,
+                Isa::Neon => false,
                 Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
                 Isa::Avx512 => avx512(),
                 Isa::Avx512Bf16 => avx512() && is_x86_feature_detected!("avx512bf16"),
@@ -72,7 +75,7 @@ impl Isa {
         }
         #[cfg(not(target_arch = "x86_64"))]
         {
-            self == Isa::Scalar
+            self == Isa::Scalar || self == Isa::Neon && cfg!(target_arch = "aarch64")
         }
     }
 
@@ -86,6 +89,7 @@ impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Isa::Scalar => "scalar",
+            Isa::Neon => "neon",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
             Isa::Avx512Bf16 => "avx512bf16",

@@ -6,7 +6,7 @@
 use crate::Isa;
 use crate::dropout::Dropout;
 use crate::simd::{self, Kernel, Simd};
-use rayon::prelude::*;
+use crate::threads;
 
 /// Rows that one task walks.
 const ROWS: usize = 16;
@@ -46,11 +46,10 @@ pub fn layer_norm(
     let block = |index: usize, x: &mut [f32], y: &mut [f32], statistics: &mut [f32]| {
         simd::run(isa, Forward { x, y, statistics, inputs, first_row: index * ROWS });
     };
-    x.par_chunks_mut(size)
-        .zip(y.par_chunks_mut(size))
-        .zip(statistics.par_chunks_mut(2 * ROWS))
-        .enumerate()
-        .for_each(|(index, ((x, y), statistics))| block(index, x, y, statistics));
+    let blocks = x.chunks_mut(size).zip(y.chunks_mut(size)).zip(statistics.chunks_mut(2 * ROWS));
+    threads::for_each(blocks.enumerate(), |(index, ((x, y), statistics))| {
+        block(index, x, y, statistics);
+    });
 }
 
 struct Forward<'a> {
@@ -153,13 +152,13 @@ pub fn layer_norm_backward(
         simd::run(isa, Backward { s, statistics, weight, dy, branch, first_row: index * ROWS });
     };
     match branch {
-        None => dy.par_chunks_mut(size).enumerate().for_each(|(i, dy)| block(i, dy, None)),
+        None => threads::for_each(dy.chunks_mut(size).enumerate(), |(i, dy)| block(i, dy, None)),
         Some((dropout, branch)) => {
             assert_eq!(branch.len(), dy.len());
-            dy.par_chunks_mut(size)
-                .zip(branch.par_chunks_mut(size))
-                .enumerate()
-                .for_each(|(i, (dy, branch))| block(i, dy, Some((dropout, branch))));
+            let blocks = dy.chunks_mut(size).zip(branch.chunks_mut(size));
+            threads::for_each(blocks.enumerate(), |(i, (dy, branch))| {
+                block(i, dy, Some((dropout, branch)));
+            });
         }
     }
 }
@@ -244,16 +243,15 @@ pub fn layer_norm_parameter_gradients(
     assert_eq!(statistics.len() * columns, s.len() * 2);
     const STRIP: usize = 64;
     // Threads take columns, never rows: the order of each sum stays fixed.
-    dweight.par_chunks_mut(STRIP).zip(dbias.par_chunks_mut(STRIP)).enumerate().for_each(
-        |(strip, (dweight, dbias))| {
-            let first = strip * STRIP;
-            for (row, statistics) in statistics.chunks(2).enumerate() {
-                let at = row * columns + first;
-                for j in 0..dweight.len() {
-                    dweight[j] += dy[at + j] * (s[at + j] - statistics[0]) * statistics[1];
-                    dbias[j] += dy[at + j];
-                }
+    let strips = dweight.chunks_mut(STRIP).zip(dbias.chunks_mut(STRIP)).enumerate();
+    threads::for_each(strips, |(strip, (dweight, dbias))| {
+        let first = strip * STRIP;
+        for (row, statistics) in statistics.chunks(2).enumerate() {
+            let at = row * columns + first;
+            for j in 0..dweight.len() {
+                dweight[j] += dy[at + j] * (s[at + j] - statistics[0]) * statistics[1];
+                dbias[j] += dy[at + j];
             }
-        },
-    );
+        }
+    });
 }

@@ -1,8 +1,8 @@
 //! CPU compute for fine-tuning transformers: GEMM over packed weights, attention over packed
-//! sequences, LayerNorm, GELU, dropout, cross-entropy, AdamW.
+//! sequences, LayerNorm, activations, dropout, cross-entropy, AdamW.
 //!
 //! Knows no model. Every operation takes the instruction set to use ([`Isa`]) and plain slices,
-//! checks their lengths once, runs on the current rayon pool, and gives the same bits for any
+//! checks their lengths once, runs on the current [`Threads`], and gives the same bits for any
 //! number of threads. Nearly all of the project's `unsafe` lives here.
 
 mod activation;
@@ -14,25 +14,33 @@ mod embedding;
 mod gemm;
 mod isa;
 mod layer_norm;
+mod lora;
 mod optimizer;
 mod quantized;
+mod relative_bias;
 mod rows;
 mod simd;
+mod threads;
 
-pub use activation::{gelu, gelu_backward, tanh, tanh_backward};
+pub use activation::{Activation, activate, multiply};
 pub use attention::{Attention, AttentionInputs, attention, attention_backward};
 pub use cross_entropy::{CrossEntropy, cross_entropy};
 pub use dropout::{Dropout, Stream, dropout};
-pub use elementwise::{add_assign, add_bias, sum_of_squares};
+pub use elementwise::{add_bias, sum_of_squares};
 pub use embedding::{gather_rows, scatter_add_rows};
-pub use gemm::{Epilogue, Matrix, PackedMatrix, Right, gemm, gemm_unpacked};
+pub use gemm::{
+    Epilogue, LowRank, Matrix, PackedMatrix, Right, gemm, gemm_gelu, gemm_times, gemm_unpacked,
+};
 pub use isa::{ISA_VARIABLE, Isa, IsaError};
 pub use layer_norm::{
     LayerNormInputs, layer_norm, layer_norm_backward, layer_norm_parameter_gradients,
 };
+pub use lora::{lora_down, lora_down_backward, lora_partial_sums, lora_up_backward};
 pub use optimizer::{AdamW, adamw};
 pub use quantized::{Int8Matrix, NF4_CODE, Nf4Absmax, Nf4Matrix, QuantizedMatrix, StoredType};
+pub use relative_bias::{RelativeBias, RelativeBiasGradient};
 pub use rows::sum_rows;
+pub use threads::Threads;
 
 /// The precision of a product's inputs; sums are always f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use crate::Isa;
 use crate::rows::SMALL;
 use crate::simd::{self, Kernel, Simd};
-use rayon::prelude::*;
+use crate::threads;
 
 /// Hyper-parameters of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,9 +29,11 @@ pub struct AdamW {
 pub fn adamw(isa: Isa, step: AdamW, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
     assert!(p.len() == g.len() && p.len() == m.len() && p.len() == v.len());
     let size = SMALL / 4;
-    let chunks = p.par_chunks_mut(size).zip(g.par_chunks(size));
-    let moments = m.par_chunks_mut(size).zip(v.par_chunks_mut(size));
-    chunks.zip(moments).for_each(|((p, g), (m, v))| simd::run(isa, Step { step, p, g, m, v }));
+    let chunks = p.chunks_mut(size).zip(g.chunks(size));
+    let moments = m.chunks_mut(size).zip(v.chunks_mut(size));
+    threads::for_each(chunks.zip(moments), |((p, g), (m, v))| {
+        simd::run(isa, Step { step, p, g, m, v });
+    });
 }
 
 struct Step<'a> {

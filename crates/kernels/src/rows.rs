@@ -2,7 +2,7 @@
 
 use crate::Isa;
 use crate::simd::{self, Kernel, Simd};
-use rayon::prelude::*;
+use crate::threads;
 
 /// Numbers below which an operation stays on the calling thread.
 pub(crate) const SMALL: usize = 1 << 15;
@@ -14,13 +14,13 @@ pub(crate) fn for_each_row(
     f: impl Fn(usize, &mut [f32]) + Sync + Send,
 ) {
     assert!(columns > 0 && data.len().is_multiple_of(columns), "not whole rows of {columns}");
-    if data.len() < SMALL || rayon::current_num_threads() == 1 {
+    if data.len() < SMALL || threads::count() == 1 {
         for (row, numbers) in data.chunks_mut(columns).enumerate() {
             f(row, numbers);
         }
     } else {
         let at_a_time = (SMALL / 4 / columns).max(1);
-        data.par_chunks_mut(columns * at_a_time).enumerate().for_each(|(block, rows)| {
+        threads::for_each(data.chunks_mut(columns * at_a_time).enumerate(), |(block, rows)| {
             for (row, numbers) in rows.chunks_mut(columns).enumerate() {
                 f(block * at_a_time + row, numbers);
             }
@@ -43,7 +43,7 @@ pub fn sum_rows(isa: Isa, x: &[f32], sums: &mut [f32]) {
     if x.len() < SMALL {
         sums.chunks_mut(STRIP).enumerate().for_each(strip);
     } else {
-        sums.par_chunks_mut(STRIP).enumerate().for_each(strip);
+        threads::for_each(sums.chunks_mut(STRIP).enumerate(), strip);
     }
 }
 

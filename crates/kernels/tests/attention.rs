@@ -1,6 +1,9 @@
 //! Attention and its backward against plain f64 loops and finite differences.
 
-use kernels::{Attention, AttentionInputs, Dropout, Isa, Stream, attention, attention_backward};
+use kernels::{
+    Attention, AttentionInputs, Dropout, Isa, RelativeBias, RelativeBiasGradient, Stream, Threads,
+    attention, attention_backward,
+};
 
 fn numbers(n: usize, seed: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 7919 + seed * 104_729) as f32 * 0.37).sin()).collect()
@@ -20,6 +23,26 @@ struct Case {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
+    bias: Option<Bias>,
+}
+
+/// One number per bucket and head, and the bucket of each distance among 130 keys.
+struct Bias {
+    table: Vec<f32>,
+    buckets: Vec<u32>,
+}
+
+const BUCKETS: usize = 12;
+
+/// A case whose scores have biases: six buckets for keys before the query, six for those behind it.
+fn biased(heads: usize, head_size: usize) -> Case {
+    let bucket = |distance: i32| {
+        let (side, far) = (u32::from(distance > 0), distance.unsigned_abs());
+        6 * side + if far < 4 { far } else { 4 + u32::from(far > 40) }
+    };
+    let table = numbers(BUCKETS * heads, 9).iter().map(|x| 2.0 * x).collect();
+    let bias = Bias { table, buckets: (-129..=129).map(bucket).collect() };
+    Case { bias: Some(bias), ..case(heads, head_size) }
 }
 
 fn case(heads: usize, head_size: usize) -> Case {
@@ -28,7 +51,8 @@ fn case(heads: usize, head_size: usize) -> Case {
         cu.push(cu[cu.len() - 1] + length);
     }
     let size = cu[cu.len() - 1] as usize * heads * head_size;
-    Case { cu, heads, head_size, q: numbers(size, 1), k: numbers(size, 2), v: numbers(size, 3) }
+    let [q, k, v] = [1, 2, 3].map(|seed| numbers(size, seed));
+    Case { cu, heads, head_size, q, k, v, bias: None }
 }
 
 impl Case {
@@ -39,6 +63,10 @@ impl Case {
             heads: self.heads,
             head_size: self.head_size,
             scale: 1.0 / (self.head_size as f32).sqrt(),
+            bias: self.bias.as_ref().map(|bias| {
+                let Bias { table, buckets } = bias;
+                RelativeBias { table, buckets }
+            }),
             dropout,
             precision: kernels::Precision::F32,
         }
@@ -70,7 +98,7 @@ impl Case {
                             let dot: f64 = (0..d)
                                 .map(|c| f64::from(self.q[at(i, c)]) * f64::from(self.k[at(j, c)]))
                                 .sum();
-                            dot / (d as f64).sqrt()
+                            dot / (d as f64).sqrt() + self.bias_of(head, i, j)
                         })
                         .collect();
                     let max = scores.iter().copied().fold(f64::MIN, f64::max);
@@ -86,19 +114,53 @@ impl Case {
         out
     }
 
-    fn backward(&self, isa: Isa, dropout: Option<Dropout>, dout: &[f32]) -> [Vec<f32>; 3] {
+    fn bias_of(&self, head: usize, query: usize, key: usize) -> f64 {
+        self.bias.as_ref().map_or(0.0, |Bias { table, buckets }| {
+            let bucket = buckets[key + 129 - query] as usize;
+            f64::from(table[bucket * self.heads + head])
+        })
+    }
+
+    /// Gradients of queries, keys, values and, where there are any, of the biases.
+    fn backward(&self, isa: Isa, dropout: Option<Dropout>, dout: &[f32]) -> [Vec<f32>; 4] {
         let (out, lse) = self.forward(isa, dropout);
-        let mut slopes = [(); 3].map(|()| vec![f32::NAN; self.q.len()]);
-        let [dq, dk, dv] = &mut slopes;
-        attention_backward(isa, self.shape(dropout), self.inputs(), &out, &lse, dout, dq, dk, dv);
-        slopes
+        let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![f32::NAN; self.q.len()]);
+        let sums = RelativeBiasGradient::partial_sums(LENGTHS.len(), BUCKETS, self.heads);
+        let mut partial = vec![f32::NAN; sums];
+        let mut table = vec![0.0; self.bias.as_ref().map_or(0, |bias| bias.table.len())];
+        let dbias = (!table.is_empty())
+            .then(|| RelativeBiasGradient { table: &mut table, partial: &mut partial });
+        attention_backward(
+            isa,
+            self.shape(dropout),
+            self.inputs(),
+            &out,
+            &lse,
+            dout,
+            &mut dq,
+            &mut dk,
+            &mut dv,
+            dbias,
+        );
+        [dq, dk, dv, table]
+    }
+
+    /// The input that the n-th gradient belongs to.
+    fn tensor(&mut self, n: usize) -> &mut Vec<f32> {
+        match n {
+            0 => &mut self.q,
+            1 => &mut self.k,
+            2 => &mut self.v,
+            _ => &mut self.bias.as_mut().expect("biases").table,
+        }
     }
 }
 
 #[test]
 fn forward_equals_the_f64_reference() {
-    for (heads, head_size) in [(2, 32), (3, 10), (1, 64), (2, 7)] {
-        let case = case(heads, head_size);
+    let plain = [(2, 32), (3, 10), (1, 64), (2, 7)].map(|(heads, size)| case(heads, size));
+    let with_bias = [(2, 32), (3, 10)].map(|(heads, size)| biased(heads, size));
+    for case in plain.into_iter().chain(with_bias) {
         let expected = case.reference();
         for isa in available() {
             let (out, _) = case.forward(isa, None);
@@ -113,39 +175,77 @@ fn forward_equals_the_f64_reference() {
 fn backward_is_the_slope_with_and_without_dropout() {
     let stream = Stream { seed: 5, step: 1, site: 2, first_row: 9 };
     for dropout in [None, Some(Dropout { probability: 0.2, stream })] {
-        let mut case = case(2, 6);
-        let dout = numbers(case.q.len(), 4);
-        for isa in available() {
-            let slopes = case.backward(isa, dropout, &dout);
-            for tensor in 0..3 {
-                for index in (0..case.q.len()).step_by(331) {
-                    let mut loss = |by: f32| {
-                        let data = [&mut case.q, &mut case.k, &mut case.v].into_iter().nth(tensor);
-                        let data = data.expect("three tensors");
-                        let before = data[index];
-                        data[index] += by;
-                        let (out, _) = case.forward(isa, dropout);
-                        [&mut case.q, &mut case.k, &mut case.v][tensor][index] = before;
-                        out.iter()
-                            .zip(&dout)
-                            .map(|(o, d)| f64::from(*o) * f64::from(*d))
-                            .sum::<f64>()
-                    };
-                    let slope = (loss(1e-2) - loss(-1e-2)) / 2e-2;
-                    let ours = f64::from(slopes[tensor][index]);
-                    assert!(
-                        (slope - ours).abs() < 2e-3 * (1.0 + slope.abs()),
-                        "{isa} tensor {tensor} at {index}: {ours} for {slope}"
-                    );
+        for (mut case, tensors) in [(case(2, 6), 3), (biased(2, 6), 4)] {
+            let dout = numbers(case.q.len(), 4);
+            for isa in available() {
+                let slopes = case.backward(isa, dropout, &dout);
+                for (tensor, slopes) in slopes.iter().enumerate().take(tensors) {
+                    let step = slopes.len().min(331); // every one of the biases is checked
+                    for index in (0..slopes.len()).step_by(if tensor == 3 { 1 } else { step }) {
+                        let mut loss = |by: f32| {
+                            let before = case.tensor(tensor)[index];
+                            case.tensor(tensor)[index] += by;
+                            let (out, _) = case.forward(isa, dropout);
+                            case.tensor(tensor)[index] = before;
+                            let products = out.iter().zip(&dout);
+                            products.map(|(o, d)| f64::from(*o) * f64::from(*d)).sum::<f64>()
+                        };
+                        let slope = (loss(1e-2) - loss(-1e-2)) / 2e-2;
+                        let ours = f64::from(slopes[index]);
+                        assert!(
+                            (slope - ours).abs() < 2e-3 * (1.0 + slope.abs()),
+                            "{isa} tensor {tensor} at {index}: {ours} for {slope}"
+                        );
+                    }
                 }
             }
         }
     }
 }
 
+/// The reference's own backward, in f64: what every row's softmax leaves for its scores, by bucket.
+#[test]
+fn the_gradient_of_the_biases_equals_the_f64_reference() {
+    let case = biased(3, 10);
+    let (heads, d, dout) = (case.heads, case.head_size, numbers(case.q.len(), 4));
+    let bias = case.bias.as_ref().expect("biases");
+    let mut expected = vec![0.0f64; bias.table.len()];
+    let at = |row: usize, head: usize| row * heads * d + head * d..row * heads * d + (head + 1) * d;
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    for bounds in case.cu.windows(2) {
+        let rows = bounds[0] as usize..bounds[1] as usize;
+        for (head, i) in (0..heads).flat_map(|head| rows.clone().map(move |i| (head, i))) {
+            let q = &case.q[at(i, head)];
+            let score = |j: usize| {
+                dot(q, &case.k[at(j, head)]) / (d as f64).sqrt() + case.bias_of(head, i, j)
+            };
+            let exponentials: Vec<f64> = rows.clone().map(|j| score(j).exp()).collect();
+            let sum: f64 = exponentials.iter().sum();
+            let slope = |j: usize| dot(&dout[at(i, head)], &case.v[at(j, head)]);
+            let pairs = || exponentials.iter().map(|e| e / sum).zip(rows.clone());
+            let mean: f64 = pairs().map(|(p, j)| p * slope(j)).sum();
+            for (p, j) in pairs() {
+                let bucket = bias.buckets[j + 129 - i] as usize;
+                expected[bucket * heads + head] += p * (slope(j) - mean);
+            }
+        }
+    }
+    for isa in available() {
+        let [.., table] = case.backward(isa, None, &dout);
+        for (ours, expected) in table.iter().zip(&expected) {
+            assert!((f64::from(*ours) - expected).abs() < 2e-5, "{isa}: {ours} {expected}");
+        }
+    }
+}
+
 #[test]
 fn one_query_per_sequence_equals_that_row_of_the_whole() {
-    let case = case(2, 32);
+    [case(2, 32), biased(2, 32)].iter().for_each(first_queries);
+}
+
+fn first_queries(case: &Case) {
     let width = 64;
     let first: Vec<u32> = case.cu[..case.cu.len() - 1].to_vec();
     let q: Vec<f32> =
@@ -165,14 +265,41 @@ fn one_query_per_sequence_equals_that_row_of_the_whole() {
 
 #[test]
 fn bits_do_not_depend_on_threads() {
-    let case = case(4, 16);
+    let case = biased(4, 16);
     let stream = Stream { seed: 1, step: 1, site: 1, first_row: 0 };
     let dropout = Some(Dropout { probability: 0.1, stream });
     let dout = numbers(case.q.len(), 4);
     let run = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| case.backward(Isa::detect().unwrap(), dropout, &dout))
+        let threads = Threads::new(Some(threads)).unwrap();
+        threads.run(|| case.backward(Isa::detect().unwrap(), dropout, &dout))
     };
     assert_eq!(run(1), run(2));
     assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn a_micro_batch_draws_the_masks_of_the_whole_batch() {
+    let case = case(2, 16);
+    let width = 32;
+    let stream = Stream { seed: 5, step: 1, site: 2, first_row: 4 };
+    let dropout = Dropout { probability: 0.3, stream };
+    for isa in available() {
+        let (whole, _) = case.forward(isa, Some(dropout));
+        // The last sequence alone.
+        let start = case.cu[case.cu.len() - 2];
+        let rows = start as usize * width..;
+        let inputs = AttentionInputs {
+            q: &case.q[rows.clone()],
+            k: &case.k[rows.clone()],
+            v: &case.v[rows.clone()],
+        };
+        let cu = [0, case.cu[case.cu.len() - 1] - start];
+        let stream = Stream { first_row: stream.first_row + start, ..stream };
+        let shape = case.shape(Some(Dropout { stream, ..dropout }));
+        let shape = Attention { cu_q: &cu, cu_kv: &cu, ..shape };
+        let mut out = vec![0.0; inputs.q.len()];
+        let mut lse = vec![0.0; cu[1] as usize * 2];
+        attention(isa, shape, inputs, &mut out, &mut lse);
+        assert_eq!(out, whole[rows], "{isa}");
+    }
 }

@@ -60,7 +60,7 @@ struct Place {
 
 /// A tensor as it would lie in a safetensors file: numbers row-major, little-endian.
 #[derive(Debug)]
-pub(crate) struct StoredTensor<'a> {
+pub(crate) struct RawTensor<'a> {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
     pub data: Cow<'a, [u8]>,
@@ -154,6 +154,11 @@ impl Index {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// Type and shape of a tensor.
+    pub fn kind(&self, name: &str) -> Option<(Dtype, Vec<usize>)> {
+        self.tensors.get(name).map(|tensor| (tensor.dtype, tensor.layout.shape.clone()))
+    }
+
     /// A tensor of the file, whose bytes these are.
     ///
     /// # Errors
@@ -162,7 +167,7 @@ impl Index {
         &self,
         bytes: &'a [u8],
         name: &str,
-    ) -> Result<Option<StoredTensor<'a>>, PytorchError> {
+    ) -> Result<Option<RawTensor<'a>>, PytorchError> {
         let Some(tensor) = self.tensors.get(name) else { return Ok(None) };
         let storage = &self.storages[tensor.storage];
         let numbers = &bytes[storage.place.range.clone()];
@@ -175,7 +180,7 @@ impl Index {
         let data = tensor.layout.row_major(numbers, tensor.dtype.bitsize() / 8);
         let data =
             data.map_err(|problem| PytorchError::Tensor { name: name.to_owned(), problem })?;
-        Ok(Some(StoredTensor { dtype: tensor.dtype, shape: tensor.layout.shape.clone(), data }))
+        Ok(Some(RawTensor { dtype: tensor.dtype, shape: tensor.layout.shape.clone(), data }))
     }
 }
 

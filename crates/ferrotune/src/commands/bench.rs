@@ -1,7 +1,8 @@
 //! `ferrotune bench`: how fast this machine trains and predicts, and in how much memory.
 //!
-//! Every workload runs once to warm up and then `--repeats` times; the median is reported beside the
-//! extremes. Random weights are as good as trained ones here: no operation's time depends on them.
+//! Every workload warms up (an epoch by its first steps) and then runs `--repeats` times; the
+//! median is reported beside the extremes. Random weights are as good as trained ones here: no
+//! operation's time depends on them.
 
 use crate::artifact::Base;
 use crate::cli::{BenchArguments, Shape, Workload};
@@ -16,15 +17,19 @@ use crate::prepared::{split_files, tokenized};
 use crate::progress::{Downloads, bar, print};
 use crate::trainer::{self, Trainer};
 use anyhow::{Result, bail};
-use architectures::{Checkpoint, Cpu, Family, SequenceClassifier};
+use architectures::{Checkpoint, Cpu, SequenceClassifier};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use data::Encoded;
+use std::path::Path;
 use std::time::Instant;
 
 /// Sequences and their length in the workload `step`.
 const BATCH: (usize, usize) = (32, 128);
+/// Steps that warm an epoch up.
+const WARM_UP: usize = 2;
+
 /// Runs the command.
 pub fn run(arguments: &BenchArguments) -> Outcome {
     let config = Config::resolve(arguments.config.as_deref(), environment(), &arguments.set)
@@ -88,12 +93,7 @@ fn settings(config: &Config) -> String {
     let Config { method, quantization, training, .. } = config;
     let checkpointing =
         if training.gradient_checkpointing { ", gradient checkpointing" } else { "" };
-    let json = serde_json::json!([method, quantization]);
-    format!(
-        "method {}, quantization {}{checkpointing}",
-        json[0].as_str().unwrap_or_default(),
-        json[1].as_str().unwrap_or_default()
-    )
+    format!("method {}, quantization {}{checkpointing}", method.name(), quantization.name())
 }
 
 /// What is measured.
@@ -131,9 +131,8 @@ impl Bench {
         };
         let seed = config.seed;
         let random = |shape: Shape, labels| {
-            let (family, network) = network(shape);
-            let checkpoint = Checkpoint::random(seed);
-            SequenceClassifier::build(&backend, family, network, &checkpoint, labels, &method, seed)
+            let (network, checkpoint) = (network(shape)?, Checkpoint::random(seed));
+            SequenceClassifier::build(&backend, network, &checkpoint, labels, &method, seed)
         };
         let name = |value: &dyn Fn() -> Option<PossibleValue>| {
             value().map(|value| value.get_name().to_owned()).unwrap_or_default()
@@ -153,7 +152,7 @@ impl Bench {
                     SequenceClassifier::load(&backend, &base.folder, 2, &method, seed)?
                 }
             };
-            let split = synthetic(model.config.vocab_size);
+            let split = synthetic(model.config.vocab_size());
             let trainer = Trainer::new(backend, model, &config, Classes::Binary, &split)?;
             return Ok(Bench { trainer, split, what, settings: config });
         }
@@ -184,9 +183,13 @@ impl Bench {
         };
         let mut seconds = Vec::new();
         for repeat in 0..=arguments.repeats {
+            let steps = self.trainer.steps_per_epoch(&self.split);
             let started = Instant::now();
             match arguments.workload {
-                Workload::Step | Workload::Epoch => self.epoch()?,
+                Workload::Step | Workload::Epoch if repeat == 0 => {
+                    self.steps(steps.min(WARM_UP))?
+                }
+                Workload::Step | Workload::Epoch => self.steps(steps)?,
                 Workload::Predict => {
                     let Trainer { backend, model, .. } = &self.trainer;
                     logits(backend, model, &self.split, TOKEN_BUDGET, |_| Ok(()))?;
@@ -205,9 +208,10 @@ impl Bench {
         Ok(Figures { what, settings, sequences, tokens, seconds, predicted })
     }
 
-    fn epoch(&mut self) -> Result<()> {
+    /// The first steps of an epoch.
+    fn steps(&mut self, count: usize) -> Result<()> {
         self.trainer.state.step_in_epoch = 0;
-        for _ in 0..self.trainer.steps_per_epoch(&self.split) {
+        for _ in 0..count {
             self.trainer.step(&self.split)?;
         }
         Ok(())
@@ -225,23 +229,21 @@ fn synthetic(vocabulary: usize) -> Split {
 }
 
 /// The published configurations of these models.
-fn network(shape: Shape) -> (Family, architectures::Config) {
-    let (family, json) = match shape {
-        Shape::RobertaBase => (
-            Family::Roberta,
+fn network(shape: Shape) -> Result<architectures::Config, architectures::Error> {
+    let json = match shape {
+        Shape::RobertaBase => {
             r#"{"model_type": "roberta", "vocab_size": 50265, "hidden_size": 768,
                 "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
                 "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5,
-                "pad_token_id": 1}"#,
-        ),
-        Shape::MinilmL6 => (
-            Family::Bert,
+                "pad_token_id": 1}"#
+        }
+        Shape::MinilmL6 => {
             r#"{"model_type": "bert", "vocab_size": 30522, "hidden_size": 384,
                 "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536,
-                "max_position_embeddings": 512, "pad_token_id": 0}"#,
-        ),
+                "max_position_embeddings": 512, "pad_token_id": 0}"#
+        }
     };
-    (family, serde_json::from_str(json).expect("a configuration of ours"))
+    architectures::Config::parse(Path::new("built in"), json)
 }
 
 /// The processor's name, where the system tells.

@@ -2,5 +2,6 @@
 
 pub mod bench;
 pub mod predict;
+pub mod quantize;
 pub mod test;
 pub mod train;

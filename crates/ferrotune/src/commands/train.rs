@@ -18,7 +18,7 @@ use crate::results::{self, Facts, Tested};
 use crate::run_folder::{self, RunFolder};
 use crate::trainer::{self, Trainer};
 use anyhow::{Context, Result, bail};
-use architectures::{Method, peft};
+use architectures::{Method, Quantization, peft};
 use std::time::{Duration, Instant};
 use tracking::{RunInfo, Status};
 
@@ -248,8 +248,12 @@ impl Job {
     fn announce(&self, trainer: &Trainer) {
         let model = &trainer.model;
         let (trained, frozen) = (model.parameters.count(), model.frozen);
+        let quantization = match self.config.quantization {
+            Quantization::None => String::new(),
+            quantization => format!(", frozen weights in {}", quantization.name()),
+        };
         tell(format_args!(
-            "{}: {trained} of {} parameters trained; {} threads, {}, {}",
+            "{}: {trained} of {} parameters trained; {} threads, {}, {}{quantization}",
             self.config.pretrained_model,
             trained + frozen,
             self.device.threads(),

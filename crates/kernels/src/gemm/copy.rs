@@ -1,9 +1,9 @@
 //! A block of A's rows in tiles.
 
 use super::Matrix;
+use super::bf16::round;
 #[cfg(target_arch = "x86_64")]
-use super::bf16::{copy_eight_pairs, neighbours};
-use super::bf16::{pair, round};
+use super::bf16::{eight_pairs, neighbours};
 use super::layout::Layout;
 use super::tile::ROWS;
 use crate::simd::{self, Kernel, Simd};
@@ -39,37 +39,60 @@ pub(super) fn copy_rows(
                 tile.chunks_exact_mut(ROWS).for_each(|unit| unit[valid..].fill(0.0));
             }
         } else {
-            let at = |i: usize, step: usize| {
-                if i < valid && step < steps.end {
-                    a.data[(first + i) * a.row_stride + step * a.column_stride]
-                } else {
-                    0.0
-                }
-            };
-            // Rows that are neighbours in memory are copied eight at a time.
-            let eight = valid == ROWS && a.row_stride == 1;
-            for (unit, step) in tile.chunks_exact_mut(ROWS).zip(steps.clone().step_by(layout.pair))
-            {
-                let source = |step: usize| &a.data[first + step * a.column_stride..][..ROWS];
-                match layout.pair {
-                    1 if eight => unit.copy_from_slice(source(step)),
-                    #[cfg(target_arch = "x86_64")]
-                    2 if eight && step + 1 < steps.end => {
-                        let unit = unit.try_into().expect("a unit has ROWS numbers");
-                        // SAFETY: pairs are packed only for a processor that has AVX-512 bf16.
-                        unsafe { copy_eight_pairs(source(step), source(step + 1), unit) }
-                    }
-                    1 => unit.iter_mut().enumerate().for_each(|(i, x)| *x = at(i, step)),
-                    _ => unit
-                        .iter_mut()
-                        .enumerate()
-                        .for_each(|(i, x)| *x = pair(at(i, step), at(i, step + 1))),
-                }
-            }
+            // Rows are neighbours in memory.
+            assert_eq!(a.row_stride, 1, "one stride of a matrix is 1");
+            let columns = &a.data[first + steps.start * a.column_stride..];
+            copy_columns(layout, columns, a.column_stride, valid, steps.len(), tile);
         }
         if layout.precision == Precision::Bf16 && layout.pair == 1 {
             tile.iter_mut().for_each(round);
         }
+    }
+}
+
+/// One tile whose steps are `steps` columns, `stride` apart, of `valid` rows.
+fn copy_columns(
+    layout: Layout,
+    columns: &[f32],
+    stride: usize,
+    valid: usize,
+    steps: usize,
+    tile: &mut [f32],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if layout.pair == 2 {
+        // SAFETY: pairs are packed only for a processor that has AVX-512 bf16.
+        return unsafe { copy_column_pairs(columns, stride, valid, steps, tile) };
+    }
+    debug_assert_eq!((layout.pair, tile.len()), (1, steps * ROWS));
+    for (unit, column) in tile.chunks_exact_mut(ROWS).zip(columns.chunks(stride)) {
+        unit[..valid].copy_from_slice(&column[..valid]);
+        unit[valid..].fill(0.0);
+    }
+}
+
+/// As [`copy_columns`], rounded to bf16 and paired.
+///
+/// # Safety
+/// The processor has AVX-512 bf16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+unsafe fn copy_column_pairs(
+    columns: &[f32],
+    stride: usize,
+    valid: usize,
+    steps: usize,
+    tile: &mut [f32],
+) {
+    assert!(columns.len() >= (steps - 1) * stride + valid && valid <= ROWS);
+    assert_eq!(tile.len(), steps.div_ceil(2) * ROWS);
+    for (index, unit) in tile.chunks_exact_mut(ROWS).enumerate() {
+        let low = columns.as_ptr().wrapping_add(2 * index * stride);
+        let odd = 2 * index + 1 == steps;
+        let high = if odd { std::ptr::null() } else { low.wrapping_add(stride) };
+        // SAFETY: `valid` numbers of each column lie inside the slice; the caller vouches for the
+        // instruction set.
+        unsafe { eight_pairs(low, high, valid, unit.as_mut_ptr()) };
     }
 }
 
@@ -133,24 +156,27 @@ unsafe fn copy_pairs(rows: [&[f32]; ROWS], next: usize, tile: &mut [f32]) {
     use std::arch::x86_64::*;
     const STEPS: usize = 32;
     let steps = rows[0].len();
-    let whole = steps / STEPS * STEPS;
-    for step in (0..whole).step_by(STEPS) {
-        // SAFETY: 32 numbers of each row and 16 groups of the tile lie inside the slices; the
-        // caller vouches for the instruction set.
+    for step in (0..steps).step_by(STEPS) {
+        let count = (steps - step).min(STEPS);
+        let units = count.div_ceil(2);
+        // SAFETY: `count` numbers of each row and its groups of the tile lie inside the slices, or
+        // all 16 groups in the spare tile; the caller vouches for the instruction set.
         unsafe {
             let mut vectors = [_mm512_setzero_ps(); ROWS];
             for (vector, row) in vectors.iter_mut().zip(rows) {
                 let row = row.as_ptr().add(step);
                 Avx512::prefetch(row.wrapping_add(next));
                 Avx512::prefetch(row.wrapping_add(next + 16));
-                *vector = neighbours(row);
+                *vector = neighbours(row, count);
             }
-            Avx512::store_transposed(vectors, tile.as_mut_ptr().add(step / 2 * ROWS), ROWS);
-        }
-    }
-    for (index, unit) in tile.chunks_exact_mut(ROWS).enumerate().skip(whole / 2) {
-        for (x, row) in unit.iter_mut().zip(rows) {
-            *x = pair(row[2 * index], row.get(2 * index + 1).copied().unwrap_or(0.0));
+            let tile = tile.as_mut_ptr().add(step / 2 * ROWS);
+            if count == STEPS {
+                Avx512::store_transposed(vectors, tile, ROWS);
+            } else {
+                let mut spare = [0.0; STEPS / 2 * ROWS];
+                Avx512::store_transposed(vectors, spare.as_mut_ptr(), ROWS);
+                std::ptr::copy_nonoverlapping(spare.as_ptr(), tile, units * ROWS);
+            }
         }
     }
 }

@@ -32,7 +32,7 @@ const VECTORS: usize = 3;
 impl Layout {
     pub(super) fn new(isa: Isa, precision: Precision, rows: usize, columns: usize) -> Self {
         let lanes = match isa {
-            Isa::Scalar => 4,
+            Isa::Scalar | Isa::Neon => 4,
             Isa::Avx2 => 8,
             Isa::Avx512 | Isa::Avx512Bf16 => 16,
         };

@@ -22,9 +22,8 @@ mod tile;
 pub use pack::PackedMatrix;
 pub use right::Right;
 
-use crate::{Isa, Precision};
+use crate::{Isa, Precision, threads};
 use layout::Layout;
-use rayon::prelude::*;
 use right::Unpacked;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -70,6 +69,12 @@ impl<'a> Matrix<'a> {
         Matrix { data, rows, columns, row_stride, column_stride: 1 }
     }
 
+    /// Row `i` of a matrix whose rows are contiguous.
+    pub(crate) fn row(&self, i: usize) -> &'a [f32] {
+        debug_assert_eq!(self.column_stride, 1);
+        &self.data[i * self.row_stride..][..self.columns]
+    }
+
     /// The transposed view of the same numbers.
     pub fn transposed(self) -> Self {
         Matrix {
@@ -91,15 +96,27 @@ pub struct Epilogue<'a> {
     pub accumulate: bool,
     /// One number per column, added to every row.
     pub bias: Option<&'a [f32]>,
+    /// A second product of the same shape, added before `alpha` is applied.
+    pub low_rank: Option<LowRank<'a>>,
+}
+
+/// `z·B` of low rank: z [M, r], B [r, N] packed for the same instruction set and precision. Its r
+/// steps are appended to the K of the product it is added to, whose sums stay in registers.
+#[derive(Clone, Copy, Debug)]
+pub struct LowRank<'a> {
+    /// z.
+    pub z: Matrix<'a>,
+    /// B.
+    pub b: &'a PackedMatrix,
 }
 
 impl Default for Epilogue<'_> {
     fn default() -> Self {
-        Epilogue { alpha: 1.0, accumulate: false, bias: None }
+        Epilogue { alpha: 1.0, accumulate: false, bias: None, low_rank: None }
     }
 }
 
-/// `C = α·A·B (+ bias) (+ C)` on the threads of the current rayon pool.
+/// `C = α·A·B (+ bias) (+ C)` on the current [`Threads`](crate::Threads).
 ///
 /// `a` is [M, K], `b` [K, N] packed, `c` [M, N] dense row-major.
 ///
@@ -112,8 +129,73 @@ pub fn gemm<'b>(
     c: &mut [f32],
     epilogue: Epilogue<'_>,
 ) {
+    product(isa, a, b.into(), c, epilogue, After::Nothing);
+}
+
+/// `C = GELU(U)` where U is what [`gemm`] computes; GELU′(U) [M, N] goes to `slope` where it is given.
+///
+/// # Panics
+/// As [`gemm`], or `slope` is not M × N.
+pub fn gemm_gelu<'b>(
+    isa: Isa,
+    a: Matrix<'_>,
+    b: impl Into<Right<'b>>,
+    c: &mut [f32],
+    epilogue: Epilogue<'_>,
+    slope: Option<&mut [f32]>,
+) {
+    assert!(
+        slope.as_ref().is_none_or(|slope| slope.len() == c.len()),
+        "slope is not as large as C"
+    );
+    let slope = slope.map_or(std::ptr::null_mut(), <[f32]>::as_mut_ptr);
+    product(isa, a, b.into(), c, epilogue, After::Gelu { slope });
+}
+
+/// `C = U ∘ F` where U is what [`gemm`] computes and F [M, N] `factors`: the backward of an
+/// elementwise function.
+///
+/// # Panics
+/// As [`gemm`], or `factors` is not M × N.
+pub fn gemm_times<'b>(
+    isa: Isa,
+    a: Matrix<'_>,
+    b: impl Into<Right<'b>>,
+    c: &mut [f32],
+    epilogue: Epilogue<'_>,
+    factors: &[f32],
+) {
+    assert_eq!(factors.len(), c.len(), "factors are not as many as C");
+    product(isa, a, b.into(), c, epilogue, After::Times { factors: factors.as_ptr() });
+}
+
+/// What is done with an element of C once it is summed up. Matrices beside C have its shape.
+#[derive(Clone, Copy)]
+pub(crate) enum After {
+    Nothing,
+    /// Its GELU is stored, and the slope there unless this is null.
+    Gelu {
+        slope: *mut f32,
+    },
+    Times {
+        factors: *const f32,
+    },
+}
+
+// SAFETY: tasks that share these pointers use them at the elements of C that they alone write.
+unsafe impl Send for After {}
+// SAFETY: as above.
+unsafe impl Sync for After {}
+
+fn product(
+    isa: Isa,
+    a: Matrix<'_>,
+    b: Right<'_>,
+    c: &mut [f32],
+    epilogue: Epilogue<'_>,
+    after: After,
+) {
     assert!(isa.is_available(), "this processor has no {isa}");
-    let b = b.into();
     let layout = b.layout(isa);
     let (m, n) = (a.rows, layout.columns);
     assert!(layout.rows > 0, "the inner dimension is 0");
@@ -127,12 +209,25 @@ pub fn gemm<'b>(
     if m == 0 || n == 0 {
         return;
     }
+    if let Some(LowRank { z, b: thin }) = epilogue.low_rank {
+        let expected = Layout::new(isa, layout.precision, z.columns, n);
+        assert_eq!(thin.layout, expected, "the second B does not fit the first");
+        assert_eq!(z.rows, m, "z does not have {m} rows");
+        if thin.layout.blocks().count() > 1 {
+            // Not of low rank after all.
+            gemm(isa, a, b, c, Epilogue { low_rank: None, ..epilogue });
+            let alpha = epilogue.alpha;
+            let epilogue = Epilogue { alpha, accumulate: true, ..Epilogue::default() };
+            return product(isa, z, thin.into(), c, epilogue, after);
+        }
+    }
     let panels = layout.panels();
-    // A few tasks per thread; where rows are few, columns are cut too. Which thread computes an
-    // element does not change its bits.
-    let wanted = 2 * rayon::current_num_threads();
+    // As many tasks for each thread, of as many rows each; where rows are few, columns are cut too.
+    // Which thread computes an element does not change its bits.
+    let wanted = 2 * threads::count();
     let most = if matches!(b, Right::Packed(_)) { MC } else { MC_QUANTIZED };
-    let block_rows = m.div_ceil(wanted).next_multiple_of(tile::ROWS).clamp(MC_LEAST, most);
+    let row_blocks = m.div_ceil(most).next_multiple_of(wanted);
+    let block_rows = m.div_ceil(row_blocks).next_multiple_of(tile::ROWS).max(MC_LEAST);
     let row_blocks = m.div_ceil(block_rows);
     let column_parts = wanted.div_ceil(row_blocks).clamp(1, panels);
     let small = m * n * layout.rows < 1 << 18;
@@ -142,13 +237,13 @@ pub fn gemm<'b>(
         let rows = block * block_rows..((block + 1) * block_rows).min(m);
         let panels = part * panels / column_parts..(part + 1) * panels / column_parts;
         // SAFETY: tasks cover disjoint blocks of C, which is borrowed mutably for this call.
-        unsafe { block_product(isa, a, b, rows, panels, output, epilogue) }
+        unsafe { block_product(isa, a, b, rows, panels, output, epilogue, after) }
     };
     let tasks = row_blocks * column_parts;
-    if small || rayon::current_num_threads() == 1 {
+    if small {
         (0..tasks).for_each(task);
     } else {
-        (0..tasks).into_par_iter().with_max_len(1).for_each(task);
+        threads::for_each(0..tasks, task);
     }
 }
 
@@ -196,6 +291,7 @@ unsafe impl Sync for Output {}
 #[derive(Default)]
 struct Scratch {
     rows: Vec<f32>,
+    thin_rows: Vec<f32>,
     unpacked: Unpacked,
 }
 
@@ -207,8 +303,9 @@ fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
 /// One block of rows times some panels, on this thread.
 ///
 /// # Safety
-/// `output` may be written at these rows and at the columns of these panels, and no one else
-/// touches them meanwhile.
+/// `output` and the matrix of `after` have these rows and the columns of these panels, and no one
+/// else touches them there meanwhile.
+#[expect(clippy::too_many_arguments, reason = "three matrices, a part of them, and what is done")]
 pub(crate) unsafe fn block_product(
     isa: Isa,
     a: Matrix<'_>,
@@ -217,27 +314,38 @@ pub(crate) unsafe fn block_product(
     panels: Range<usize>,
     output: Output,
     epilogue: Epilogue<'_>,
+    after: After,
 ) {
     let layout = b.layout(isa);
-    let (mut copy, mut unpacked) = with_scratch(|scratch| {
-        (std::mem::take(&mut scratch.rows), std::mem::take(&mut scratch.unpacked))
-    });
+    let Scratch { rows: mut copy, mut thin_rows, mut unpacked } = with_scratch(std::mem::take);
+    let last = layout.blocks().count() - 1;
     for (block, steps) in layout.blocks() {
         copy::copy_rows(isa, a, layout, rows.start, rows.len(), steps.clone(), &mut copy);
+        let thin = epilogue.low_rank.filter(|_| block == last);
+        let thin_units = thin.map_or(0, |LowRank { z, b }| {
+            let steps = 0..z.columns;
+            let units = b.layout.units(&steps);
+            copy::copy_rows(isa, z, b.layout, rows.start, rows.len(), steps, &mut thin_rows);
+            units
+        });
         let call = tile::Call {
-            a: copy.as_ptr(),
+            a: [copy.as_ptr(), thin_rows.as_ptr()],
             rows: rows.len(),
-            units: layout.units(&steps),
-            // SAFETY: the first row lies inside C.
-            c: unsafe { output.data.add(rows.start * output.row_stride) },
+            units: [layout.units(&steps), thin_units],
+            c: output.data,
+            first_row: rows.start,
             row_stride_c: output.row_stride,
             alpha: epilogue.alpha,
             accumulate: epilogue.accumulate || block > 0,
             bias: if block == 0 { epilogue.bias } else { None },
+            after: if block == last { after } else { After::Nothing },
         };
         for panel in panels.clone() {
             let panel = tile::Panel {
-                data: b.panel(isa, (block, &steps), panel, &mut unpacked),
+                data: [
+                    b.panel(isa, (block, &steps), panel, &mut unpacked),
+                    thin.map_or(std::ptr::null(), |thin| thin.b.panel(0, panel)),
+                ],
                 columns: layout.panel(panel),
                 #[cfg(target_arch = "x86_64")]
                 paired: layout.pair == 2,
@@ -247,7 +355,7 @@ pub(crate) unsafe fn block_product(
             unsafe { tile::panel_product(isa, &call, panel) };
         }
     }
-    with_scratch(|scratch| (scratch.rows, scratch.unpacked) = (copy, unpacked));
+    with_scratch(|scratch| *scratch = Scratch { rows: copy, thin_rows, unpacked });
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! B in panels.
 
 use super::Matrix;
+use super::bf16::round;
 #[cfg(target_arch = "x86_64")]
 use super::bf16::{neighbours, pairs};
-use super::bf16::{pair, round};
 use super::layout::Layout;
 use crate::simd::{self, Kernel, Simd};
 use crate::{Isa, Precision};
@@ -30,7 +30,7 @@ impl PackedMatrix {
     }
 
     /// Packs `b` [K, N] into the memory this one has.
-    pub(crate) fn pack(&mut self, isa: Isa, precision: Precision, b: Matrix<'_>) {
+    pub fn pack(&mut self, isa: Isa, precision: Precision, b: Matrix<'_>) {
         let layout = Layout::new(isa, precision, b.rows, b.columns);
         self.layout = layout;
         self.data.resize(layout.size() + LINE, 0.0);
@@ -182,47 +182,52 @@ unsafe fn pack_pairs(part: PackPanel<'_>) {
     use crate::simd::Avx512;
     use std::arch::x86_64::*;
     let (steps, width) = (part.steps.len(), part.width);
-    // Units whose two rows exist, of those packed sixteen at a time.
-    let mut whole = 0;
-    let mut packed = 0;
+    assert!(width.is_multiple_of(16));
     if part.b.column_stride == 1 {
-        (whole, packed) = (steps / 2, part.columns / 16 * 16);
-        for unit in 0..whole {
+        for unit in 0..steps.div_ceil(2) {
             let step = part.steps.start + 2 * unit;
-            let rows = [part.source(step, 0, packed), part.source(step + 1, 0, packed)];
-            for column in (0..packed).step_by(16) {
-                // SAFETY: `source` checked both rows; the panel's row is `width` long; the caller
-                // vouches for the instruction set.
+            let low = part.source(step, 0, part.columns);
+            let odd = step + 1 == part.steps.end;
+            let high = if odd { std::ptr::null() } else { part.source(step + 1, 0, part.columns) };
+            for column in (0..part.columns).step_by(16) {
+                let count = (part.columns - column).min(16);
+                // SAFETY: `source` checked both rows; the panel's row is `width` long, a multiple
+                // of 16; the caller vouches for the instruction set.
                 unsafe {
-                    let x = pairs(rows[0].add(column), rows[1].add(column));
+                    let high = if odd { high } else { high.add(column) };
+                    let x = pairs(low.add(column), high, count);
                     _mm512_storeu_ps(part.out.as_mut_ptr().add(unit * width + column), x);
                 }
             }
         }
-    } else if part.b.row_stride == 1 {
-        (whole, packed) = (steps / 32 * 16, part.eights());
-        for column in (0..packed).step_by(8) {
-            for unit in (0..whole).step_by(16) {
-                // SAFETY: `source` checks 32 numbers of each column; the panel has 16 rows from
-                // `unit` on and 8 columns from `column` on; the caller vouches for the rest.
-                unsafe {
-                    let mut vectors = [_mm512_setzero_ps(); 8];
-                    for (i, vector) in vectors.iter_mut().enumerate() {
-                        let source = part.source(part.steps.start + 2 * unit, column + i, 32);
-                        *vector = neighbours(source);
-                    }
-                    let out = part.out.as_mut_ptr().add(unit * width + column);
+        return;
+    }
+    // Columns are contiguous along K: 16 units of eight columns at a time.
+    assert_eq!(part.b.row_stride, 1, "one stride of a matrix is 1");
+    for column in (0..part.columns).step_by(8) {
+        let columns = (part.columns - column).min(8);
+        for unit in (0..steps.div_ceil(2)).step_by(16) {
+            let count = (steps - 2 * unit).min(32);
+            // SAFETY: `source` checks `count` numbers of each column; the panel has their units,
+            // `width` apart, and eight columns from `column` on, or all lies in the spare part; the
+            // caller vouches for the rest.
+            unsafe {
+                let mut vectors = [_mm512_setzero_ps(); 8];
+                for (i, vector) in vectors.iter_mut().enumerate().take(columns) {
+                    let step = part.steps.start + 2 * unit;
+                    *vector = neighbours(part.source(step, column + i, count), count);
+                }
+                let out = part.out.as_mut_ptr().add(unit * width + column);
+                if count == 32 {
                     Avx512::store_transposed(vectors, out, width);
+                } else {
+                    let mut spare = [0.0f32; 16 * 8];
+                    Avx512::store_transposed(vectors, spare.as_mut_ptr(), 8);
+                    for (i, group) in spare.chunks_exact(8).enumerate().take(count.div_ceil(2)) {
+                        std::ptr::copy_nonoverlapping(group.as_ptr(), out.add(i * width), 8);
+                    }
                 }
             }
-        }
-    }
-    for unit in 0..steps.div_ceil(2) {
-        let first = if unit < whole { packed } else { 0 };
-        for column in first..part.columns {
-            let step = part.steps.start + 2 * unit;
-            part.out[unit * width + column] =
-                pair(part.at(step, column), part.at(step + 1, column));
         }
     }
 }

@@ -56,7 +56,8 @@ fn check(m: usize, k: usize, n: usize, seed: u64, transposed: (bool, bool)) {
         let expected = reference(&a, &b, precision);
         for isa in available() {
             let mut c = before.clone();
-            let epilogue = Epilogue { alpha: 0.5, accumulate: true, bias: Some(&bias) };
+            let epilogue =
+                Epilogue { alpha: 0.5, accumulate: true, bias: Some(&bias), low_rank: None };
             gemm_unpacked(isa, precision, a, b, &mut c, epilogue, &mut PackedMatrix::default());
             for (index, (&c, &(sum, size))) in c.iter().zip(&expected).enumerate() {
                 let expected = 0.5 * sum + f64::from(bias[index % n]) + f64::from(before[index]);
@@ -89,6 +90,66 @@ fn several_blocks_of_every_dimension() {
 }
 
 #[test]
+fn a_low_rank_product_is_added() {
+    // The last one is of more steps than a block has.
+    for (m, k, n, r) in [(70, 50, 100, 8), (9, 2 * KC + 5, 49, 3), (5, 20, 33, 2 * KC + 1)] {
+        let (data_a, data_b) = (numbers(m * k, 1), numbers(k * n, 2));
+        let (data_z, data_thin) = (numbers(m * r, 3), numbers(r * n, 4));
+        let (a, b) = (Matrix::new(&data_a, m, k), Matrix::new(&data_b, k, n));
+        let (z, thin) = (Matrix::new(&data_z, m, r), Matrix::new(&data_thin, r, n));
+        for precision in [Precision::F32, Precision::Bf16] {
+            let expected = reference(&a, &b, precision);
+            let added = reference(&z, &thin, precision);
+            for isa in available() {
+                let [packed, thin] = [b, thin].map(|b| PackedMatrix::new(isa, precision, b));
+                let low_rank = Some(LowRank { z, b: &thin });
+                let mut c = vec![f32::NAN; m * n];
+                gemm(isa, a, &packed, &mut c, Epilogue { low_rank, ..Epilogue::default() });
+                for (i, &c) in c.iter().enumerate() {
+                    let (sum, size) = (expected[i].0 + added[i].0, expected[i].1 + added[i].1);
+                    let bound = 1e-6 * size * (1.0 + ((k + r) as f64).sqrt() / 8.0);
+                    assert!((f64::from(c) - sum).abs() <= bound, "{isa} {precision:?} {m} {i}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_comes_after_equals_a_pass_of_its_own() {
+    // Several blocks of K: only the whole sum is put in.
+    for (m, k, n) in [(10, 20, 53), (130, 2 * (2 * KC) + 5, 48)] {
+        let (a, b, bias) = (numbers(m * k, 1), numbers(k * n, 2), numbers(n, 3));
+        let (a, b) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
+        let epilogue = Epilogue { bias: Some(&bias), accumulate: true, ..Epilogue::default() };
+        for (isa, precision) in
+            available().flat_map(|isa| [(isa, Precision::F32), (isa, Precision::Bf16)])
+        {
+            let packed = PackedMatrix::new(isa, precision, b);
+            let before = numbers(m * n, 4);
+            let mut plain = before.clone();
+            gemm(isa, a, &packed, &mut plain, epilogue);
+
+            let (mut expected, mut expected_slope) = (plain.clone(), vec![f32::NAN; m * n]);
+            let slope = Some(&mut expected_slope[..]);
+            crate::activate(isa, crate::Activation::Gelu, &mut expected, slope);
+            let (mut c, mut slope) = (before.clone(), vec![f32::NAN; m * n]);
+            gemm_gelu(isa, a, &packed, &mut c, epilogue, Some(&mut slope));
+            assert!(c == expected && slope == expected_slope, "{isa} {precision:?}");
+            let mut alone = before.clone();
+            gemm_gelu(isa, a, &packed, &mut alone, epilogue, None);
+            assert_eq!(alone, c, "{isa} {precision:?}");
+
+            let factors = numbers(m * n, 5);
+            crate::multiply(&mut plain, &factors);
+            let mut c = before;
+            gemm_times(isa, a, &packed, &mut c, epilogue, &factors);
+            assert_eq!(c, plain, "{isa} {precision:?}");
+        }
+    }
+}
+
+#[test]
 fn bits_do_not_depend_on_threads_or_on_the_rows_around() {
     let (m, k, n) = (200, 500, 150);
     let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
@@ -96,10 +157,10 @@ fn bits_do_not_depend_on_threads_or_on_the_rows_around() {
         for precision in [Precision::F32, Precision::Bf16] {
             let packed = PackedMatrix::new(isa, precision, Matrix::new(&b, k, n));
             let product = |threads: usize, rows: std::ops::Range<usize>| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let threads = crate::Threads::new(Some(threads)).unwrap();
                 let a = Matrix::new(&a[rows.start * k..], rows.len(), k);
                 let mut c = vec![0.0; rows.len() * n];
-                pool.install(|| gemm(isa, a, &packed, &mut c, Epilogue::default()));
+                threads.run(|| gemm(isa, a, &packed, &mut c, Epilogue::default()));
                 c
             };
             let whole = product(1, 0..m);
@@ -154,6 +215,7 @@ fn nothing_is_written_beyond_a_strided_output() {
                     0..packed.panels(),
                     output,
                     Epilogue::default(),
+                    After::Nothing,
                 );
             }
             for (i, row) in canary.chunks(stride).enumerate() {

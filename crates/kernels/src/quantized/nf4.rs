@@ -172,6 +172,21 @@ impl Nf4Matrix {
         &self.codes
     }
 
+    /// Codes, two a byte, of a matrix no longer needed.
+    pub fn into_codes(self) -> Vec<u8> {
+        self.codes
+    }
+
+    /// The type it had before, to which dequantised numbers are rounded.
+    pub fn stored(&self) -> StoredType {
+        self.stored
+    }
+
+    /// Numbers per block.
+    pub fn block(&self) -> usize {
+        self.block
+    }
+
     /// The blocks' magnitudes.
     pub fn absmax(&self) -> &Nf4Absmax {
         &self.absmax

@@ -5,6 +5,21 @@
 //! the one place that checks. Kernels and helpers must be `#[inline(always)]`, or their code would
 //! be compiled without the instruction set's features.
 
+/// Defines trait methods that are one expression of intrinsics each.
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+macro_rules! intrinsics {
+    ($($name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $body:expr;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name($($arg: $ty),*) -> $out {
+            // SAFETY: the caller vouches for the instruction set and, where there is a pointer,
+            // for the lanes it reaches.
+            unsafe { $body }
+        }
+    )*};
+}
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -14,6 +29,8 @@ use crate::Isa;
 /// Vectors of `LANES` f32 (`F`) or u32 (`U`) numbers and what the kernels do with them.
 pub(crate) trait Simd: Copy + 'static {
     const LANES: usize;
+    /// Vector registers that a kernel may count on.
+    const REGISTERS: usize;
     type F: Copy;
     type U: Copy;
 
@@ -44,6 +61,8 @@ pub(crate) trait Simd: Copy + 'static {
 
     /// Asks for the cache line at `p`, which need not be readable.
     unsafe fn prefetch(p: *const f32);
+    /// As [`prefetch`](Simd::prefetch), no nearer than the L2 cache.
+    unsafe fn prefetch_l2(p: *const f32);
     /// Writes `LANES` groups of 8 numbers, `stride` apart: the `k`-th holds lane `k` of each of the 8
     /// vectors.
     unsafe fn store_transposed(rows: [Self::F; 8], out: *mut f32, stride: usize);
@@ -86,9 +105,10 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx512 | Isa::Avx512Bf16 => unsafe { x86::run_avx512(kernel) },
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
-        _ => unsafe { kernel.run::<scalar::Scalar>() },
+        Isa::Neon => unsafe { kernel.run::<neon::Neon>() },
+        _ => unreachable!("{isa} is another architecture's"),
     }
 }
 
@@ -96,6 +116,45 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
 pub(crate) use scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::Avx512;
+
+/// How a vector is read and written of which `count` numbers exist.
+pub(crate) trait Access<S: Simd> {
+    unsafe fn load(p: *const f32, count: usize) -> S::F;
+    unsafe fn store(p: *mut f32, count: usize, v: S::F);
+}
+
+/// All lanes exist, whatever `count` says.
+pub(crate) struct Whole;
+/// The first `count ≤ LANES` lanes exist.
+pub(crate) struct First;
+
+impl<S: Simd> Access<S> for Whole {
+    #[inline(always)]
+    unsafe fn load(p: *const f32, _: usize) -> S::F {
+        // SAFETY: the caller vouches for LANES numbers and for `S`.
+        unsafe { S::load(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, _: usize, v: S::F) {
+        // SAFETY: as above.
+        unsafe { S::store(p, v) }
+    }
+}
+
+impl<S: Simd> Access<S> for First {
+    #[inline(always)]
+    unsafe fn load(p: *const f32, count: usize) -> S::F {
+        // SAFETY: the caller vouches for `count` numbers and for `S`.
+        unsafe { S::load_first(p, count) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, count: usize, v: S::F) {
+        // SAFETY: as above.
+        unsafe { S::store_first(p, count, v) }
+    }
+}
 
 /// eˣ with a relative error below 2⁻²², 0 towards −∞ (to 1.2·10⁻³⁸), NaN for NaN.
 ///
@@ -153,3 +212,6 @@ unsafe fn horner<S: Simd>(coefficients: &[f32], x: S::F) -> S::F {
         p
     }
 }
+
+#[cfg(test)]
+mod tests;

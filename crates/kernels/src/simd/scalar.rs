@@ -1,4 +1,4 @@
-//! Four lanes of plain Rust. On AArch64 the compiler turns them into NEON.
+//! Four lanes of plain Rust.
 
 use super::Simd;
 
@@ -21,6 +21,7 @@ fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
 // SAFETY of every block below: pointers are valid for the lanes touched, as `Simd` demands.
 impl Simd for Scalar {
     const LANES: usize = 4;
+    const REGISTERS: usize = 16;
     type F = F;
     type U = U;
 
@@ -41,6 +42,8 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const f32) {}
+    #[inline(always)]
+    unsafe fn prefetch_l2(_: *const f32) {}
     #[inline(always)]
     unsafe fn store_transposed(rows: [F; 8], out: *mut f32, stride: usize) {
         for (i, row) in rows.iter().enumerate() {

@@ -25,18 +25,6 @@ pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
     unsafe { kernel.run::<Avx512>() }
 }
 
-/// Defines trait methods that are one expression of intrinsics each.
-macro_rules! intrinsics {
-    ($($name:ident($($arg:ident: $ty:ty),*) -> $out:ty = $body:expr;)*) => {$(
-        #[inline(always)]
-        unsafe fn $name($($arg: $ty),*) -> $out {
-            // SAFETY: the caller vouches for the instruction set and, where there is a pointer,
-            // for the lanes it reaches.
-            unsafe { $body }
-        }
-    )*};
-}
-
 /// The first `n` of 8 lanes, as a mask for `maskload`/`maskstore`.
 #[inline(always)]
 unsafe fn first_of_8(n: usize) -> __m256i {
@@ -101,6 +89,7 @@ unsafe fn quads_512([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
 
 impl Simd for Avx2 {
     const LANES: usize = 8;
+    const REGISTERS: usize = 16;
     type F = __m256;
     type U = __m256i;
 
@@ -108,6 +97,7 @@ impl Simd for Avx2 {
         splat(x: f32) -> __m256 = _mm256_set1_ps(x);
         load(p: *const f32) -> __m256 = _mm256_loadu_ps(p);
         prefetch(p: *const f32) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
+        prefetch_l2(p: *const f32) -> () = _mm_prefetch::<_MM_HINT_T1>(p.cast());
         store(p: *mut f32, v: __m256) -> () = _mm256_storeu_ps(p, v);
         load_first(p: *const f32, n: usize) -> __m256 = _mm256_maskload_ps(p, first_of_8(n));
         store_first(p: *mut f32, n: usize, v: __m256) -> () =
@@ -208,6 +198,7 @@ impl Simd for Avx2 {
 
 impl Simd for Avx512 {
     const LANES: usize = 16;
+    const REGISTERS: usize = 32;
     type F = __m512;
     type U = __m512i;
 
@@ -215,6 +206,7 @@ impl Simd for Avx512 {
         splat(x: f32) -> __m512 = _mm512_set1_ps(x);
         load(p: *const f32) -> __m512 = _mm512_loadu_ps(p);
         prefetch(p: *const f32) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
+        prefetch_l2(p: *const f32) -> () = _mm_prefetch::<_MM_HINT_T1>(p.cast());
         store(p: *mut f32, v: __m512) -> () = _mm512_storeu_ps(p, v);
         load_first(p: *const f32, n: usize) -> __m512 =
             _mm512_maskz_loadu_ps(first_of_16(n), p);

@@ -1,0 +1,66 @@
+"""Writes a random adapter and head for a pretrained model, and token ids to try them on.
+
+    python random_adapter.py BASE_DIR LABELS ADAPTER_DIR IDS.jsonl
+
+The adapter is on the family's query and value. The ids are those of a few texts, the last as long as the
+model can read. What `logits BASE_DIR ADAPTER_DIR LABELS < IDS.jsonl` makes of them is for check_adapter.py.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging
+
+TEXTS = [
+    "We may suspend your account at any time without notice.",
+    "You can always leave.",
+    "Disputes are settled by arbitration; you waive the right to a trial by jury.",
+    "a",
+    "By using the service you agree to these terms, and to all changes of them that we make, told or not. " * 60,
+]
+
+QUERY_VALUE = {"distilbert": ["q_lin", "v_lin"], "mpnet": ["q", "v"]}
+HEAD = {
+    "albert": ["classifier", "pooler"],
+    "bert": ["classifier", "pooler"],
+    "distilbert": ["classifier", "pre_classifier"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("base", type=Path, metavar="BASE_DIR")
+    parser.add_argument("labels", type=int, metavar="LABELS")
+    parser.add_argument("adapter", type=Path, metavar="ADAPTER_DIR")
+    parser.add_argument("ids", type=Path, metavar="IDS.jsonl")
+    options = parser.parse_args()
+    logging.set_verbosity_error()
+    torch.manual_seed(7)
+
+    model = AutoModelForSequenceClassification.from_pretrained(options.base, num_labels=options.labels)
+    family = model.config.model_type
+    adapted = get_peft_model(model, LoraConfig(
+        task_type="SEQ_CLS", r=4, lora_alpha=8,
+        target_modules=QUERY_VALUE.get(family, ["query", "value"]),
+        modules_to_save=HEAD.get(family, ["classifier"]),
+    ))
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = 0.05 * torch.randn(parameter.shape)
+    adapted.save_pretrained(options.adapter)
+
+    # Positions of these families start behind the padding id.
+    behind = family in ("camembert", "mpnet", "roberta", "xlm-roberta")
+    longest = model.config.max_position_embeddings - (2 if behind else 0)
+    tokenizer = AutoTokenizer.from_pretrained(options.base)
+    rows = tokenizer(TEXTS, truncation=True, max_length=longest)["input_ids"]
+    assert len(rows[-1]) == longest, f"the last text has {len(rows[-1])} tokens, not {longest}"
+    options.ids.write_text("".join(json.dumps({"ids": row}) + "\n" for row in rows))
+
+
+if __name__ == "__main__":
+    main()
