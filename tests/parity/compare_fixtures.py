@@ -1,5 +1,5 @@
-"""Compares two folders of fixtures: the same files, tensors within 1e-5, the same JSON but for numbers
-with a fraction, which are within 1e-9.
+"""Compares two folders of fixtures: the same files and pickles, tensors within 1e-5, the same JSON but for
+numbers with a fraction, which are within 1e-9.
 
     python compare_fixtures.py COMMITTED FRESH
 
@@ -11,6 +11,7 @@ import json
 import sys
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 
 TOLERANCE = 1e-5
@@ -18,8 +19,14 @@ TOLERANCE = 1e-5
 FLOOR = 1e-12
 
 
+def load(path: Path) -> dict[str, torch.Tensor]:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return {name: value for name, value in torch.load(path).items() if torch.is_tensor(value)}
+
+
 def tensors_differ(committed: Path, fresh: Path) -> list[str]:
-    left, right = load_file(committed), load_file(fresh)
+    left, right = load(committed), load(fresh)
     if left.keys() != right.keys():
         return [f"tensors {sorted(left.keys() ^ right.keys())} are in one file only"]
     found = []
@@ -27,6 +34,8 @@ def tensors_differ(committed: Path, fresh: Path) -> list[str]:
         a, b = left[name].double(), right[name].double()
         if a.shape != b.shape:
             found.append(f"{name}: shape {tuple(a.shape)} against {tuple(b.shape)}")
+            continue
+        if not a.numel():
             continue
         error = (a - b).abs().max().item()
         if not error <= TOLERANCE * a.abs().max().item() + FLOOR:
@@ -53,8 +62,12 @@ def main() -> int:
                    for root in (options.committed, options.fresh))
     found = [f"{path}: in one folder only" for path in sorted(left ^ right)]
     for path in sorted(left & right):
-        if path.suffix == ".safetensors":
-            found += [f"{path}: {what}" for what in tensors_differ(options.committed / path, options.fresh / path)]
+        committed, fresh = options.committed / path, options.fresh / path
+        if path.suffix in (".safetensors", ".bin"):
+            found += [f"{path}: {what}" for what in tensors_differ(committed, fresh)]
+        elif path.suffix == ".pickle":
+            if committed.read_bytes() != fresh.read_bytes():
+                found.append(f"{path}: differs")
         elif not json_agrees(*(json.loads((root / path).read_text()) for root in (options.committed, options.fresh))):
             found.append(f"{path}: differs")
     print("\n".join(found) if found else f"{len(left)} files agree")

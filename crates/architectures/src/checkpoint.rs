@@ -1,5 +1,6 @@
-//! Weights as Hugging Face stores them: `model.safetensors`, or shards named by
-//! `model.safetensors.index.json`.
+//! Weights as Hugging Face stores them: the first that there is of `model.safetensors`, the shards
+//! named by `model.safetensors.index.json`, `pytorch_model.bin`, and the shards named by
+//! `pytorch_model.bin.index.json`.
 //!
 //! Old checkpoints call a LayerNorm's weight and bias gamma and beta; checkpoints of a bare encoder
 //! lack the root prefix (`bert.`). Both are found under the canonical name.
@@ -7,7 +8,6 @@
 use crate::tensor_file::TensorFile;
 use crate::{Error, quantized, random};
 use kernels::{Nf4Matrix, QuantizedMatrix};
-use safetensors::tensor::TensorView;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -54,8 +54,7 @@ impl Checkpoint {
     /// # Errors
     /// No weights, an index that names files outside the folder, a missing or damaged file.
     pub fn open(folder: &Path) -> Result<Checkpoint, Error> {
-        let single = folder.join("model.safetensors");
-        let paths = if single.is_file() { vec![single] } else { shards(folder)? };
+        let paths = weight_files(folder)?;
         let (mut files, mut index) = (Vec::new(), BTreeMap::new());
         for path in paths {
             let file = TensorFile::open(&path)?;
@@ -77,17 +76,11 @@ impl Checkpoint {
         Checkpoint(Source::Blank)
     }
 
-    /// Every tensor as it is stored, under the name it is stored under; none where no file is read.
-    ///
-    /// # Errors
-    /// A file changed since it was opened.
-    pub(crate) fn stored(&self) -> Result<Vec<(&str, TensorView<'_>)>, Error> {
-        let Source::Files { files, index, .. } = &self.0 else { return Ok(Vec::new()) };
-        let mut all = Vec::with_capacity(index.len());
-        for (name, &file) in index {
-            all.extend(files[file].stored(name)?.map(|view| (name.as_str(), view)));
-        }
-        Ok(all)
+    /// The name that every tensor is stored under, sorted, and the file it is in; none where no file
+    /// is read.
+    pub(crate) fn stored(&self) -> Vec<(&str, &TensorFile)> {
+        let Source::Files { files, index, .. } = &self.0 else { return Vec::new() };
+        index.iter().map(|(name, &file)| (name.as_str(), &files[file])).collect()
     }
 
     /// The numbers of the tensor with this canonical name and shape, or `None` where the
@@ -203,18 +196,30 @@ pub(crate) fn canonical(root: &str, stored: &str) -> String {
     if rootless { format!("{root}.{name}") } else { name }
 }
 
-fn shards(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    for name in ["model.safetensors", "pytorch_model.bin"] {
+        let single = folder.join(name);
+        if single.is_file() {
+            return Ok(vec![single]);
+        }
+        let index = folder.join(format!("{name}.index.json"));
+        if index.is_file() {
+            return shards(folder, &index);
+        }
+    }
+    Err(Error::NoWeights(folder.to_path_buf()))
+}
+
+/// The files that an index names, all of which must lie in the folder.
+fn shards(folder: &Path, path: &Path) -> Result<Vec<PathBuf>, Error> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let path = folder.join("model.safetensors.index.json");
-    if !path.is_file() {
-        return Err(Error::NoWeights(folder.to_path_buf()));
-    }
-    let text = std::fs::read_to_string(&path)
-        .map_err(|source| Error::Read { path: path.clone(), source })?;
-    let invalid = |reason: String| Error::Json { path: path.clone(), what: "shard index", reason };
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| Error::Read { path: path.to_path_buf(), source })?;
+    let invalid =
+        |reason: String| Error::Json { path: path.to_path_buf(), what: "shard index", reason };
     let index: Index = serde_json::from_str(&text).map_err(|error| invalid(error.to_string()))?;
     let names: BTreeSet<String> = index.weight_map.into_values().collect();
     if let Some(name) =

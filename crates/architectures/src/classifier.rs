@@ -40,7 +40,7 @@ pub struct Saved<B: Backend> {
 }
 
 impl<B: Backend> SequenceClassifier<B> {
-    /// Loads a model folder (config.json and safetensors) with a head for `labels` labels.
+    /// Loads a model folder (config.json and weights) with a head for `labels` labels.
     ///
     /// # Errors
     /// A file is missing or damaged, the architecture unknown, a setting out of range.

@@ -1,5 +1,6 @@
 //! What can be wrong with a model folder or a method.
 
+use crate::PytorchError;
 use std::path::PathBuf;
 
 /// A model that cannot be read, built or written.
@@ -46,7 +47,11 @@ pub enum Error {
         supported: String,
     },
     /// No weights in the folder.
-    #[error("no weights in {}: looked for model.safetensors and model.safetensors.index.json", .0.display())]
+    #[error(
+        "no weights in {}: looked for model.safetensors, model.safetensors.index.json, \
+         pytorch_model.bin and pytorch_model.bin.index.json",
+        .0.display()
+    )]
     NoWeights(PathBuf),
     /// A file that is not what its format demands.
     #[error("{} is damaged or not a safetensors file: {reason}", path.display())]
@@ -55,6 +60,14 @@ pub enum Error {
         path: PathBuf,
         /// The parser's answer.
         reason: String,
+    },
+    /// A file that is not what `torch.save` writes for weights.
+    #[error("{} is not read: {problem}", path.display())]
+    Pytorch {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: PytorchError,
     },
     /// A tensor that is not there.
     #[error("{} has no tensor `{name}` (looked for {looked})", path.display())]

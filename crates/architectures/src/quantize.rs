@@ -15,7 +15,7 @@ use crate::checkpoint::{Checkpoint, canonical};
 use crate::config::Config;
 use crate::lora::{LoraConfig, Method};
 use crate::memory::Meta;
-use crate::tensor_file::{StoredTensor, write_stored};
+use crate::tensor_file::{StoredTensor, TensorFile, size, write_stored};
 use crate::{Error, quantized};
 use kernels::Nf4Matrix;
 use safetensors::Dtype;
@@ -77,7 +77,7 @@ impl Quantizer {
 
     fn refuse_double_names(&self, folder: &Path) -> Result<(), Error> {
         let mut seen = HashMap::new();
-        for (stored, _) in self.checkpoint.stored()? {
+        for (stored, _) in self.checkpoint.stored() {
             let name = self.written_name(&canonical(self.root, stored));
             if let Some(other) = seen.insert(name.clone(), stored) {
                 let (path, stored) = (folder.to_path_buf(), [other, stored].map(str::to_owned));
@@ -108,27 +108,34 @@ impl Quantizer {
         let quantize = &quantize;
         let mut tensors = Vec::new();
         let (mut numbers, mut bytes_before) = (0, 0);
-        for (stored, view) in self.checkpoint.stored()? {
-            bytes_before += view.data().len();
+        for (stored, file) in self.checkpoint.stored() {
+            let (dtype, found) = file.kind(stored)?.ok_or_else(|| gone(file, stored))?;
+            bytes_before += size(dtype, &found);
             let canonical = canonical(self.root, stored);
             let name = self.written_name(&canonical);
             let Some(&shape) = self.matrices.get(&canonical) else {
-                let (dtype, shape) = (view.dtype(), view.shape().to_vec());
-                let bytes = Box::new(move || Ok(Cow::Borrowed(view.data())));
-                tensors.push(StoredTensor { name, dtype, shape, bytes });
+                let bytes = move || match file.raw(stored)? {
+                    Some(raw) => Ok(raw.data),
+                    None => Err(gone(file, stored)),
+                };
+                tensors.push(StoredTensor { name, dtype, shape: found, bytes: Box::new(bytes) });
                 continue;
             };
-            let size = shape[0] * shape[1];
-            numbers += size;
+            let count = shape[0] * shape[1];
+            numbers += count;
             tensors.extend(quantized::parts(&name, &quantize(&canonical, shape)?));
             let codes = move || Ok(Cow::Owned(quantize(&canonical, shape)?.into_codes()));
-            let (shape, bytes) = (vec![size.div_ceil(2), 1], Box::new(codes));
+            let (shape, bytes) = (vec![count.div_ceil(2), 1], Box::new(codes));
             tensors.push(StoredTensor { name, dtype: Dtype::U8, shape, bytes });
         }
         let bytes = tensors.iter().map(StoredTensor::size).sum();
         write_stored(target, tensors)?;
         Ok(Quantized { matrices: self.matrices.len(), numbers, bytes_before, bytes })
     }
+}
+
+fn gone(file: &TensorFile, name: &str) -> Error {
+    file.problem(name, "was there when the file was opened, and is no more".to_owned())
 }
 
 fn refuse_quantized(folder: &Path, config: &Config, checkpoint: &Checkpoint) -> Result<(), Error> {
@@ -138,7 +145,7 @@ fn refuse_quantized(folder: &Path, config: &Config, checkpoint: &Checkpoint) -> 
         let method = method.unwrap_or("an unnamed method");
         return refused(format!("its config.json has a quantization_config of {method}"));
     }
-    match checkpoint.stored()?.iter().find(|(name, _)| quantized::is_state(name)) {
+    match checkpoint.stored().iter().find(|(name, _)| quantized::is_state(name)) {
         Some((name, _)) => refused(format!("it has a tensor `{name}`")),
         None => Ok(()),
     }

@@ -1,11 +1,13 @@
-//! One safetensors file. Read, it is mapped: a tensor's numbers are converted to f32 when asked for,
-//! and must be finite. Written, it is streamed: one tensor at a time is in memory.
+//! One file of tensors: safetensors, or a `.bin` by `torch.save`. Read, it is mapped: a tensor's
+//! numbers are converted to f32 when asked for, and must be finite. Written, it is safetensors and
+//! streamed: one tensor at a time is in memory.
 //!
 //! Tensors are written widest type first, so that each begins aligned, as other readers want it.
 
 use crate::Error;
+use crate::pytorch::{self, RawTensor};
 use half::{bf16, f16};
-use safetensors::tensor::{Metadata, TensorInfo, TensorView};
+use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -17,18 +19,26 @@ use std::path::{Path, PathBuf};
 /// A tensor's shape and its numbers, row-major.
 pub type ShapedData = (Vec<usize>, Vec<f32>);
 
-/// One mapped safetensors file.
+/// One mapped file of tensors.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
     map: memmap2::Mmap,
+    format: Format,
+}
+
+#[derive(Debug)]
+enum Format {
+    Safetensors,
+    Pytorch(pytorch::Index),
 }
 
 impl TensorFile {
-    /// Maps a file and checks its header.
+    /// Maps a file and checks what it says about its tensors. A name that ends in `.bin` is that
+    /// of a file by `torch.save`, any other that of a safetensors file.
     ///
     /// # Errors
-    /// The file cannot be read or is not a safetensors file.
+    /// The file cannot be read or is not what its name says.
     pub fn open(path: &Path) -> Result<TensorFile, Error> {
         let read = |source| Error::Read { path: path.to_path_buf(), source };
         let file = std::fs::File::open(path).map_err(read)?;
@@ -36,12 +46,19 @@ impl TensorFile {
         // end this one; checkpoints are replaced by rename, never written in place.
         #[expect(unsafe_code, reason = "memory mapping")]
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(read)?;
-        let file = TensorFile { path: path.to_path_buf(), map };
-        file.tensors()?;
+        let path = path.to_path_buf();
+        if path.extension().is_some_and(|extension| extension == "bin") {
+            return match pytorch::Index::read(&map) {
+                Ok(index) => Ok(TensorFile { path, map, format: Format::Pytorch(index) }),
+                Err(problem) => Err(Error::Pytorch { path, problem }),
+            };
+        }
+        let file = TensorFile { path, map, format: Format::Safetensors };
+        file.safetensors()?;
         Ok(file)
     }
 
-    fn tensors(&self) -> Result<SafeTensors<'_>, Error> {
+    fn safetensors(&self) -> Result<SafeTensors<'_>, Error> {
         SafeTensors::deserialize(&self.map).map_err(|error| Error::Safetensors {
             path: self.path.clone(),
             reason: error.to_string(),
@@ -58,8 +75,12 @@ impl TensorFile {
     /// # Errors
     /// The file changed since it was opened.
     pub fn names(&self) -> Result<Vec<String>, Error> {
-        let mut names: Vec<String> =
-            self.tensors()?.names().into_iter().map(str::to_owned).collect();
+        let mut names: Vec<String> = match &self.format {
+            Format::Safetensors => {
+                self.safetensors()?.names().into_iter().map(str::to_owned).collect()
+            }
+            Format::Pytorch(index) => index.names().map(str::to_owned).collect(),
+        };
         names.sort();
         Ok(names)
     }
@@ -69,18 +90,40 @@ impl TensorFile {
     /// # Errors
     /// The tensor is of a type that holds no weights, or a number is not finite.
     pub fn tensor(&self, name: &str) -> Result<Option<ShapedData>, Error> {
-        let tensors = self.tensors()?;
-        let Ok(view) = tensors.tensor(name) else { return Ok(None) };
-        let data = self.to_f32(name, &view)?;
-        Ok(Some((view.shape().to_vec(), data)))
+        let Some(raw) = self.raw(name)? else { return Ok(None) };
+        let data = self.to_f32(name, &raw)?;
+        Ok(Some((raw.shape, data)))
+    }
+
+    /// Type and shape of a tensor, or `None` where there is no such tensor.
+    ///
+    /// # Errors
+    /// The file changed since it was opened.
+    pub(crate) fn kind(&self, name: &str) -> Result<Option<(Dtype, Vec<usize>)>, Error> {
+        match &self.format {
+            Format::Safetensors => {
+                let view = self.safetensors()?.tensor(name).ok();
+                Ok(view.map(|view| (view.dtype(), view.shape().to_vec())))
+            }
+            Format::Pytorch(index) => Ok(index.kind(name)),
+        }
     }
 
     /// A tensor as it is stored, or `None` where there is no such tensor.
     ///
     /// # Errors
-    /// The file changed since it was opened.
-    pub(crate) fn stored(&self, name: &str) -> Result<Option<TensorView<'_>>, Error> {
-        Ok(self.tensors()?.tensor(name).ok())
+    /// The file changed since it was opened, or is damaged where the numbers lie.
+    pub(crate) fn raw(&self, name: &str) -> Result<Option<RawTensor<'_>>, Error> {
+        match &self.format {
+            Format::Safetensors => {
+                let Ok(view) = self.safetensors()?.tensor(name) else { return Ok(None) };
+                let (dtype, shape) = (view.dtype(), view.shape().to_vec());
+                Ok(Some(RawTensor { dtype, shape, data: Cow::Borrowed(view.data()) }))
+            }
+            Format::Pytorch(index) => index
+                .tensor(&self.map, name)
+                .map_err(|problem| Error::Pytorch { path: self.path.clone(), problem }),
+        }
     }
 
     /// The bytes of a tensor of this type, or `None` where there is no such tensor.
@@ -88,13 +131,12 @@ impl TensorFile {
     /// # Errors
     /// The tensor is of another type.
     pub(crate) fn bytes(&self, name: &str, expected: Dtype) -> Result<Option<Vec<u8>>, Error> {
-        let tensors = self.tensors()?;
-        let Ok(view) = tensors.tensor(name) else { return Ok(None) };
-        if view.dtype() != expected {
-            let found = view.dtype();
+        let Some(raw) = self.raw(name)? else { return Ok(None) };
+        if raw.dtype != expected {
+            let found = raw.dtype;
             return Err(self.problem(name, format!("is of type {found:?}, not {expected:?}")));
         }
-        Ok(Some(view.data().to_vec()))
+        Ok(Some(raw.data.into_owned()))
     }
 
     /// The error about a tensor of this file.
@@ -102,11 +144,11 @@ impl TensorFile {
         Error::Tensor { path: self.path.clone(), name: name.to_owned(), problem }
     }
 
-    fn to_f32(&self, name: &str, view: &TensorView<'_>) -> Result<Vec<f32>, Error> {
+    fn to_f32(&self, name: &str, raw: &RawTensor<'_>) -> Result<Vec<f32>, Error> {
         let problem = |problem: String| self.problem(name, problem);
-        let bytes = view.data();
+        let bytes = &*raw.data;
         let halves = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-        let data: Vec<f32> = match view.dtype() {
+        let data: Vec<f32> = match raw.dtype {
             Dtype::F32 => bytes
                 .chunks_exact(4)
                 .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
@@ -169,7 +211,8 @@ impl StoredTensor<'_> {
     }
 }
 
-fn size(dtype: Dtype, shape: &[usize]) -> usize {
+/// Bytes of a tensor of this type and shape.
+pub(crate) fn size(dtype: Dtype, shape: &[usize]) -> usize {
     shape.iter().product::<usize>() * dtype.bitsize() / 8
 }
 

@@ -91,6 +91,9 @@ pub enum Error {
     #[error("cannot load the tokenizer {}: {problem}", path.display())]
     Tokenizer { path: PathBuf, problem: String },
 
+    #[error("no tokenizer in {}: {problem}", folder.display())]
+    NoTokenizer { folder: PathBuf, problem: String },
+
     #[error("the tokenizer {} has {bytes} bytes, more than the limit of {limit}", path.display())]
     TokenizerTooLarge { path: PathBuf, bytes: u64, limit: u64 },
 

@@ -28,4 +28,4 @@ pub use error::{Error, Result};
 pub use labels::LabelScheme;
 pub use order::epoch_order;
 pub use report::{ClassCount, DataReport, SharedTexts, SplitReport, TokenLengths};
-pub use tokenizer::{Encoded, Tokenizer};
+pub use tokenizer::{Encoded, TOKENIZER_FILES, Tokenizer};

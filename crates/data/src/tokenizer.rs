@@ -1,10 +1,18 @@
-//! Texts to token ids, by the `tokenizers` crate from a `tokenizer.json`, with the ids that
-//! Transformers gives. Texts that exceed the maximum length are cut on the right before the special
-//! tokens are added, as Transformers does; truncation and padding that the file sets are ignored.
+//! Texts to token ids, by the `tokenizers` crate, with the ids that Transformers gives: from a
+//! `tokenizer.json`, or where a model has none, from the files it was published with
+//! (`family.rs` says which). Texts that exceed the maximum length are cut on the right before the
+//! special tokens are added, as Transformers does; truncation and padding that a file sets are
+//! ignored.
 //!
-//! The file may come from anywhere: it is limited in size, and the crate's panics become errors.
+//! Files may come from anywhere: they are limited in size, and the crate's panics become errors.
 
-use std::fs;
+mod build;
+mod family;
+mod files;
+mod sentencepiece;
+mod settings;
+mod unigram;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -13,6 +21,24 @@ use tokenizers::{PostProcessor, TruncationDirection};
 
 use crate::table::panic_message;
 use crate::{Error, Result};
+use family::Family;
+
+/// All files that tokenizers are read from, those that a model may have beside others included.
+pub const TOKENIZER_FILES: [&str; 10] = [
+    WHOLE,
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "spm.model",
+    files::SETTINGS,
+    files::SPECIAL_TOKENS,
+    files::ADDED_TOKENS,
+];
+
+const WHOLE: &str = "tokenizer.json";
+const CONFIG: &str = "config.json";
 
 /// No tokenizer in use comes near it; the largest vocabularies take 20 MB.
 const SIZE_LIMIT: u64 = 64 << 20;
@@ -34,24 +60,46 @@ pub struct Encoded {
 }
 
 impl Tokenizer {
+    /// Loads the tokenizer of a model folder; texts will be cut to `max_length` tokens.
+    ///
+    /// # Errors
+    /// No tokenizer that can be read, a file that is damaged or too large, or a `max_length` that
+    /// leaves no room beside the special tokens.
+    pub fn from_folder(folder: &Path, max_length: usize) -> Result<Self> {
+        let whole = folder.join(WHOLE);
+        if whole.is_file() {
+            return Self::from_file(&whole, max_length);
+        }
+        let family = Family::of(folder)?;
+        let missing: Vec<&str> =
+            family.files().iter().copied().filter(|file| !folder.join(file).is_file()).collect();
+        if !missing.is_empty() {
+            let files = family.files().join(" and ");
+            let problem = format!("looked for {WHOLE}, and for {files} to build it from");
+            return Err(Error::NoTokenizer { folder: folder.into(), problem });
+        }
+        let built = catch_unwind(AssertUnwindSafe(|| build::build(folder, family)));
+        let inner = built.map_err(|panic| {
+            files::bad(&folder.join(family.files()[0]), panic_message(&*panic))
+        })??;
+        Self::new(inner, folder, max_length)
+    }
+
     /// Loads a `tokenizer.json`; texts will be cut to `max_length` tokens.
     ///
     /// # Errors
     /// A file that is missing, above 64 MiB or not a tokenizer, or a `max_length` that leaves no
     /// room beside the special tokens.
     pub fn from_file(path: &Path, max_length: usize) -> Result<Self> {
-        let io = |source| Error::Io { path: path.into(), source };
-        let bytes = fs::metadata(path).map_err(io)?.len();
-        if bytes > SIZE_LIMIT {
-            return Err(Error::TokenizerTooLarge { path: path.into(), bytes, limit: SIZE_LIMIT });
-        }
-        let content = fs::read(path).map_err(io)?;
-        let mut inner = catch(|| tokenizers::Tokenizer::from_bytes(content))
-            .map_err(|problem| Error::Tokenizer { path: path.into(), problem })?;
+        let content = files::read(path, SIZE_LIMIT)?;
+        let inner = catch(|| tokenizers::Tokenizer::from_bytes(content))
+            .map_err(|problem| files::bad(path, problem))?;
+        Self::new(inner, path, max_length)
+    }
+
+    fn new(mut inner: tokenizers::Tokenizer, path: &Path, max_length: usize) -> Result<Self> {
         inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|error| Error::Tokenizer { path: path.into(), problem: error.to_string() })?;
+        inner.with_truncation(None).map_err(|error| files::bad(path, error))?;
         let special = inner.get_post_processor().map_or(0, |steps| steps.added_tokens(false));
         match max_length.checked_sub(special) {
             Some(room) if room > 0 => Ok(Self { inner, room }),

@@ -7,16 +7,13 @@ use crate::config::PrecisionName;
 use crate::device::Device;
 use anyhow::{Context, Result, bail};
 use architectures::{Cpu, Method, Quantization, SequenceClassifier, peft, write_tensors};
-use data::{DataConfig, LabelScheme, Tokenizer};
+use data::{DataConfig, LabelScheme, TOKENIZER_FILES, Tokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Our own part of the folder.
 pub const CARD: &str = "ferrotune.json";
-/// Files of the tokenizer that travel with the model, as far as the base model has them.
-pub const TOKENIZER_FILES: [&str; 3] =
-    ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
 
 /// What Hugging Face's and PEFT's files have no place for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,6 +96,7 @@ pub fn write(
             write_tensors(&folder.join("model.safetensors"), model.state(backend))?;
         }
     }
+    // The tokenizer travels with the model, in the files that the base model has.
     copy_files(&base.folder, folder, &TOKENIZER_FILES)?;
     let config = classifier_config(base, model, card)?;
     write_json(&folder.join("config.json"), &config)?;
@@ -207,7 +205,7 @@ impl Loaded {
     /// # Errors
     /// It is missing or damaged.
     pub fn tokenizer(&self, folder: &Path) -> Result<Tokenizer> {
-        Ok(Tokenizer::from_file(&folder.join("tokenizer.json"), self.card.max_length)?)
+        Ok(Tokenizer::from_folder(folder, self.card.max_length)?)
     }
 }
 

@@ -96,13 +96,12 @@ pub fn tokenized(
             config.pretrained_model
         );
     }
-    let file = base.folder.join("tokenizer.json");
-    let tokenizer = Tokenizer::from_file(&file, config.data.max_length)?;
+    let tokenizer = Tokenizer::from_folder(&base.folder, config.data.max_length)?;
     let highest = tokenizer.highest_id() as usize;
     if highest >= model.vocab_size() {
         bail!(
-            "{} gives token id {highest}, but the model has {} embeddings",
-            file.display(),
+            "the tokenizer of {} gives token id {highest}, but the model has {} embeddings",
+            base.folder.display(),
             model.vocab_size()
         );
     }

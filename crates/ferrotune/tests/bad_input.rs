@@ -165,7 +165,7 @@ fn token_ids_beyond_the_embeddings_are_refused() {
     let mut all = vec!["[PAD]", "[UNK]", "[CLS]", "[SEP]"];
     all.extend(words.iter().map(String::as_str));
     scene.file("model/tokenizer.json", tokenizer(&all));
-    scene.train(&[]).refused(&["tokenizer.json", "token id 120", "120 embeddings"]);
+    scene.train(&[]).refused(&["the tokenizer of", "token id 120", "120 embeddings"]);
 }
 
 // The configuration.

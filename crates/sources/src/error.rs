@@ -20,8 +20,9 @@ pub enum Error {
 
     /// A folder that is no complete model.
     #[error(
-        "model {name:?} lacks {missing} in {place}; looked for config.json, tokenizer.json, and \
-         model.safetensors or model.safetensors.index.json with every shard it names{hint}"
+        "model {name:?} lacks {missing} in {place}; looked for config.json, a tokenizer, and \
+         model.safetensors or pytorch_model.bin, or an index (….index.json) of either with every \
+         shard it names"
     )]
     Incomplete {
         /// The model.
@@ -30,8 +31,6 @@ pub enum Error {
         missing: String,
         /// The folder or address looked in.
         place: String,
-        /// Empty, or what to do about it.
-        hint: &'static str,
     },
 
     /// A shard index that cannot be trusted.

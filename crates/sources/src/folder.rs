@@ -1,7 +1,9 @@
-//! What a whole model folder holds, and the check that it does. The weights are
-//! `model.safetensors`, or an index (`model.safetensors.index.json`) and every shard it names.
+//! What a whole model folder holds, and the check that it does. The weights are the first that
+//! there is of `model.safetensors`, its index (`model.safetensors.index.json`) with every shard it
+//! names, and the same of `pytorch_model.bin`. The tokenizer is `tokenizer.json`, or the files that
+//! a model was published with before there was one.
 //!
-//! Refuses an index whose shard names are anything but plain `.safetensors` file names: a name
+//! Refuses an index whose shard names are anything but plain file names of its format: a name
 //! such as `../x` would otherwise be read, or downloaded, outside the folder.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,16 +15,40 @@ use serde::Deserialize;
 use crate::Error;
 
 pub(crate) const CONFIG: &str = "config.json";
-pub(crate) const TOKENIZER: &str = "tokenizer.json";
-pub(crate) const WEIGHTS: &str = "model.safetensors";
-pub(crate) const INDEX: &str = "model.safetensors.index.json";
-pub(crate) const PICKLE: &str = "pytorch_model.bin";
+/// Sets of files that can be a tokenizer, in the order in which they are looked for.
+pub(crate) const TOKENIZERS: [&[&str]; 6] = [
+    &["tokenizer.json"],
+    &["vocab.txt"],
+    &["vocab.json", "merges.txt"],
+    &["spiece.model"],
+    &["sentencepiece.bpe.model"],
+    &["spm.model"],
+];
 /// Taken along when they exist.
-pub(crate) const OPTIONAL: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
+pub(crate) const OPTIONAL: [&str; 3] =
+    ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
+/// In the order in which they are looked for.
+pub(crate) const WEIGHTS: [Weights; 2] = [
+    Weights {
+        whole: "model.safetensors",
+        index: "model.safetensors.index.json",
+        extension: ".safetensors",
+    },
+    Weights {
+        whole: "pytorch_model.bin",
+        index: "pytorch_model.bin.index.json",
+        extension: ".bin",
+    },
+];
 
-/// Said when a model has pickled weights only.
-pub(crate) const PICKLE_HINT: &str = "; it has pytorch_model.bin, but safetensors are needed: \
-     convert it, or name a revision that has them (NAME@refs/pr/N)";
+/// The files of one format that can hold a model's weights.
+pub(crate) struct Weights {
+    /// All weights.
+    pub whole: &'static str,
+    /// Names the shards that hold them instead.
+    pub index: &'static str,
+    extension: &'static str,
+}
 
 /// An index lists tensors; the largest published ones stay under 1 MB.
 const INDEX_LIMIT: u64 = 64 << 20;
@@ -32,42 +58,69 @@ struct ShardIndex {
     weight_map: BTreeMap<String, String>,
 }
 
-/// The shard files that an index names, in order.
-pub(crate) fn shards(index: &Path) -> Result<BTreeSet<String>, Error> {
-    let bad = |reason: String| Error::BadShardIndex { path: index.to_path_buf(), reason };
-    let size = fs::metadata(index).map_err(Error::io("read", index))?.len();
-    if size > INDEX_LIMIT {
-        return Err(bad(format!("{size} bytes, the limit is {INDEX_LIMIT}")));
+impl Weights {
+    /// The shard files that the index names, in order.
+    pub fn shards(&self, index: &Path) -> Result<BTreeSet<String>, Error> {
+        let bad = |reason: String| Error::BadShardIndex { path: index.to_path_buf(), reason };
+        let size = fs::metadata(index).map_err(Error::io("read", index))?.len();
+        if size > INDEX_LIMIT {
+            return Err(bad(format!("{size} bytes, the limit is {INDEX_LIMIT}")));
+        }
+        let bytes = fs::read(index).map_err(Error::io("read", index))?;
+        let parsed: ShardIndex = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+        let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
+        if names.is_empty() {
+            return Err(bad("it names no shard".into()));
+        }
+        match names.iter().find(|name| !self.is_shard_name(name)) {
+            Some(name) => Err(bad(format!("{name:?} is not a plain {} file name", self.extension))),
+            None => Ok(names),
+        }
     }
-    let bytes = fs::read(index).map_err(Error::io("read", index))?;
-    let parsed: ShardIndex = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
-    let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
-    if names.is_empty() {
-        return Err(bad("it names no shard".into()));
-    }
-    match names.iter().find(|name| !is_shard_name(name)) {
-        Some(name) => Err(bad(format!("{name:?} is not a plain .safetensors file name"))),
-        None => Ok(names),
+
+    fn is_shard_name(&self, name: &str) -> bool {
+        crate::name::is_plain(name) && name.ends_with(self.extension)
     }
 }
 
-fn is_shard_name(name: &str) -> bool {
-    crate::name::is_plain(name) && name.ends_with(".safetensors")
+/// The tokenizer's files among those that there are.
+pub(crate) fn tokenizer(has: impl Fn(&str) -> bool) -> Option<&'static [&'static str]> {
+    TOKENIZERS.into_iter().find(|files| files.iter().all(|file| has(file)))
+}
+
+/// What is said to be missing where there is no tokenizer.
+pub(crate) fn no_tokenizer() -> String {
+    let sets = TOKENIZERS.map(|files| files.join(" with "));
+    format!("{} (or {})", sets[0], sets[1..].join(", "))
+}
+
+/// What is said to be missing where there are no weights at all.
+pub(crate) fn no_weights() -> String {
+    let [first, second] = &WEIGHTS;
+    format!("{} (or {}, {}, {})", first.whole, first.index, second.whole, second.index)
 }
 
 /// The files that a model folder still needs; empty when it is whole.
 pub(crate) fn missing(folder: &Path) -> Result<Vec<String>, Error> {
     let has = |file: &str| folder.join(file).is_file();
-    let mut missing: Vec<String> =
-        [CONFIG, TOKENIZER].into_iter().filter(|f| !has(f)).map(String::from).collect();
-    if has(WEIGHTS) {
-        return Ok(missing);
+    let mut missing = Vec::new();
+    if !has(CONFIG) {
+        missing.push(CONFIG.to_owned());
     }
-    if has(INDEX) {
-        missing.extend(shards(&folder.join(INDEX))?.into_iter().filter(|shard| !has(shard)));
-    } else {
-        missing.push(format!("{WEIGHTS} (or {INDEX})"));
+    if tokenizer(has).is_none() {
+        missing.push(no_tokenizer());
     }
+    for weights in &WEIGHTS {
+        if has(weights.whole) {
+            return Ok(missing);
+        }
+        if has(weights.index) {
+            let shards = weights.shards(&folder.join(weights.index))?;
+            missing.extend(shards.into_iter().filter(|shard| !has(shard)));
+            return Ok(missing);
+        }
+    }
+    missing.push(no_weights());
     Ok(missing)
 }
 
@@ -81,13 +134,10 @@ pub(crate) fn check(name: &str, folder: &Path) -> Result<(), Error> {
     if missing.is_empty() {
         return Ok(());
     }
-    let pickle_only =
-        missing.iter().any(|file| file.starts_with(WEIGHTS)) && folder.join(PICKLE).is_file();
     Err(Error::Incomplete {
         name: name.into(),
         missing: missing.join(", "),
         place: folder.display().to_string(),
-        hint: if pickle_only { PICKLE_HINT } else { "" },
     })
 }
 
@@ -109,33 +159,55 @@ mod tests {
         let folder = folder_with(&[]);
         let text = check("m", folder.path()).expect_err("empty").to_string();
         assert!(
-            text.contains("lacks config.json, tokenizer.json, model.safetensors (or"),
+            text.contains("lacks config.json, tokenizer.json (or vocab.txt, vocab.json with"),
             "{text}"
         );
+        assert!(text.contains("spm.model), model.safetensors (or"), "{text}");
         assert!(text.contains(&folder.path().display().to_string()), "{text}");
     }
 
     #[test]
-    fn pickled_weights_alone_say_that_safetensors_are_needed() {
-        let folder = folder_with(&[(CONFIG, "{}"), (TOKENIZER, "{}"), (PICKLE, "")]);
-        let text = check("m", folder.path()).expect_err("pickle").to_string();
-        assert!(text.contains("safetensors are needed"), "{text}");
+    fn every_shard_of_the_first_index_must_be_there() {
+        for (weights, [one, two]) in WEIGHTS.iter().zip([
+            ["model-1.safetensors", "model-2.safetensors"],
+            ["pytorch_model-1.bin", "pytorch_model-2.bin"],
+        ]) {
+            let index = format!(r#"{{"metadata":{{}},"weight_map":{{"a":"{one}","b":"{two}"}}}}"#);
+            let folder = folder_with(&[
+                (CONFIG, "{}"),
+                ("tokenizer.json", "{}"),
+                (weights.index, &index),
+                (one, ""),
+            ]);
+            let text = check("m", folder.path()).expect_err("a shard is missing").to_string();
+            assert!(text.contains(&format!("lacks {two} in")), "{text}");
+            durable::write(&folder.path().join(two), b"").expect("written");
+            check("m", folder.path()).expect("whole");
+        }
     }
 
     #[test]
-    fn every_shard_of_the_index_must_be_there() {
-        let index =
-            r#"{"metadata":{},"weight_map":{"a":"model-1.safetensors","b":"model-2.safetensors"}}"#;
-        let folder = folder_with(&[
-            (CONFIG, "{}"),
-            (TOKENIZER, "{}"),
-            (INDEX, index),
-            ("model-1.safetensors", ""),
-        ]);
-        let text = check("m", folder.path()).expect_err("a shard is missing").to_string();
-        assert!(text.contains("lacks model-2.safetensors in"), "{text}");
-        durable::write(&folder.path().join("model-2.safetensors"), b"").expect("written");
+    fn a_tokenizer_may_be_a_vocabulary() {
+        let folder = folder_with(&[(CONFIG, "{}"), ("model.safetensors", ""), ("vocab.json", "")]);
+        let text = check("m", folder.path()).expect_err("half a tokenizer").to_string();
+        assert!(text.contains("lacks tokenizer.json (or vocab.txt"), "{text}");
+        durable::write(&folder.path().join("merges.txt"), b"").expect("written");
         check("m", folder.path()).expect("whole");
+        let has = |file: &str| folder.path().join(file).is_file();
+        assert_eq!(tokenizer(has), Some(&["vocab.json", "merges.txt"][..]));
+        durable::write(&folder.path().join("tokenizer.json"), b"").expect("written");
+        assert_eq!(tokenizer(has), Some(&["tokenizer.json"][..]));
+    }
+
+    #[test]
+    fn pickled_weights_do_and_safetensors_come_first() {
+        let pickle = WEIGHTS[1].whole;
+        let folder = folder_with(&[(CONFIG, "{}"), ("tokenizer.json", "{}"), (pickle, "")]);
+        check("m", folder.path()).expect("whole");
+        let index = r#"{"weight_map":{"a":"model-1.safetensors"}}"#;
+        durable::write(&folder.path().join(WEIGHTS[0].index), index.as_bytes()).expect("written");
+        let text = check("m", folder.path()).expect_err("a shard is missing").to_string();
+        assert!(text.contains("lacks model-1.safetensors in"), "{text}");
     }
 
     #[test]
@@ -149,19 +221,22 @@ mod tests {
             r#"{"weight_map":{"a":"/etc/x.safetensors"}}"#,
             r#"{"weight_map":{"a":"sub/x.safetensors"}}"#,
             r#"{"weight_map":{"a":"sub\\x.safetensors"}}"#,
-            r#"{"weight_map":{"a":"x.bin"}}"#,
             r#"{"weight_map":{"a":"x.safeten"#,
+            r#"{"weight_map":{"a":"x.py"}}"#,
         ] {
-            let folder = folder_with(&[(INDEX, text)]);
-            let error = shards(&folder.path().join(INDEX)).expect_err(text);
-            assert!(matches!(error, Error::BadShardIndex { .. }), "{text}: {error}");
+            for weights in &WEIGHTS {
+                let text = text.replace(".safetensors", weights.extension);
+                let folder = folder_with(&[(weights.index, &text)]);
+                let error = weights.shards(&folder.path().join(weights.index)).expect_err(&text);
+                assert!(matches!(error, Error::BadShardIndex { .. }), "{text}: {error}");
+            }
         }
     }
 
     proptest! {
         #[test]
         fn any_accepted_shard_name_stays_in_the_folder(name in "[a-z./\\\\ ]{0,12}(\\.safetensors)?") {
-            if is_shard_name(&name) {
+            if WEIGHTS[0].is_shard_name(&name) {
                 prop_assert_eq!(Path::new(&name).components().count(), 1);
                 prop_assert!(!name.contains(['/', '\\']));
             }

@@ -11,7 +11,7 @@
 mod cache;
 mod remote;
 
-use crate::folder::{CONFIG, INDEX, OPTIONAL, PICKLE, PICKLE_HINT, TOKENIZER, WEIGHTS};
+use crate::folder::{CONFIG, OPTIONAL, TOKENIZERS, WEIGHTS, no_tokenizer, no_weights};
 use crate::name::HubId;
 use crate::{Error, ModelFolder, Origin, Progress, Settings, folder};
 
@@ -66,7 +66,7 @@ pub(crate) fn model(
     let remote = Remote::new(Kind::Model, id, settings)?;
     let commit = match remote.commit_of(CONFIG) {
         Ok(Some(commit)) => commit,
-        Ok(None) => return Err(incomplete(name, CONFIG, &remote, "")),
+        Ok(None) => return Err(incomplete(name, CONFIG, &remote)),
         Err(outage) if outage.is_outage() => {
             let Some(cached) = cached_model(id, settings)? else { return Err(outage) };
             tracing::warn!("{outage}; using {name} from the cache, commit {}", cached.commit);
@@ -81,11 +81,10 @@ pub(crate) fn model(
     }
 
     let snapshot = Snapshot::new(&remote, commit, progress);
-    for file in [CONFIG, TOKENIZER] {
-        if snapshot.fetch(file)?.is_none() {
-            return Err(incomplete(name, file, &remote, ""));
-        }
+    if snapshot.fetch(CONFIG)?.is_none() {
+        return Err(incomplete(name, CONFIG, &remote));
     }
+    fetch_tokenizer(name, &remote, &snapshot)?;
     for file in OPTIONAL {
         snapshot.fetch(file)?;
     }
@@ -95,24 +94,38 @@ pub(crate) fn model(
     Ok(found(Cached { folder: snapshot.folder, commit: snapshot.commit }))
 }
 
-fn fetch_weights(name: &str, remote: &Remote, snapshot: &Snapshot) -> Result<(), Error> {
-    if snapshot.fetch(WEIGHTS)?.is_some() {
-        return Ok(());
-    }
-    let Some(index) = snapshot.fetch(INDEX)? else {
-        let hint = if snapshot.exists(PICKLE)? { PICKLE_HINT } else { "" };
-        return Err(incomplete(name, &format!("{WEIGHTS} (or {INDEX})"), remote, hint));
-    };
-    for shard in folder::shards(&index)? {
-        if snapshot.fetch(&shard)?.is_none() {
-            return Err(incomplete(name, &shard, remote, ""));
+/// The first set of files that the repository has whole.
+fn fetch_tokenizer(name: &str, remote: &Remote, snapshot: &Snapshot) -> Result<(), Error> {
+    for files in TOKENIZERS {
+        let mut whole = true;
+        for file in files {
+            whole = whole && snapshot.fetch(file)?.is_some();
+        }
+        if whole {
+            return Ok(());
         }
     }
-    Ok(())
+    Err(incomplete(name, &no_tokenizer(), remote))
 }
 
-fn incomplete(name: &str, missing: &str, remote: &Remote, hint: &'static str) -> Error {
-    Error::Incomplete { name: name.into(), missing: missing.into(), place: remote.place(), hint }
+fn fetch_weights(name: &str, remote: &Remote, snapshot: &Snapshot) -> Result<(), Error> {
+    for weights in &WEIGHTS {
+        if snapshot.fetch(weights.whole)?.is_some() {
+            return Ok(());
+        }
+        let Some(index) = snapshot.fetch(weights.index)? else { continue };
+        for shard in weights.shards(&index)? {
+            if snapshot.fetch(&shard)?.is_none() {
+                return Err(incomplete(name, &shard, remote));
+            }
+        }
+        return Ok(());
+    }
+    Err(incomplete(name, &no_weights(), remote))
+}
+
+fn incomplete(name: &str, missing: &str, remote: &Remote) -> Error {
+    Error::Incomplete { name: name.into(), missing: missing.into(), place: remote.place() }
 }
 
 /// A whole cached snapshot, under either name that the repository has or had.

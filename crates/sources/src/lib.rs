@@ -8,8 +8,8 @@
 //! Reading order: [`Settings`] (the environment), `name` (which kind of source), `folder` (what a
 //! whole model is), then `hub`, `dataset` and `wheel`, all over `http`.
 //!
-//! Deliberately absent: uploads, pickled weights, listing or searching a hub, and async (a start-up
-//! waits for its files anyway).
+//! Deliberately absent: uploads, listing or searching a hub, and async (a start-up waits for its
+//! files anyway).
 #![forbid(unsafe_code)]
 
 mod dataset;
@@ -43,7 +43,7 @@ pub enum Origin {
     Wheel,
 }
 
-/// A local folder that holds a whole model: `config.json`, `tokenizer.json` and safetensors.
+/// A local folder that holds a whole model: `config.json`, a tokenizer and weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelFolder {
     /// The folder.

@@ -3,12 +3,13 @@
 //!
 //! The folder appears whole or not at all, and takes the place of nothing that is there.
 
-use crate::artifact::{self, Base, CARD, TOKENIZER_FILES};
+use crate::artifact::{self, Base, CARD};
 use crate::cli::QuantizeArguments;
 use crate::failure::{BeforeStart, Outcome};
 use crate::progress::{Downloads, bar, tell};
 use anyhow::Result;
 use architectures::{Quantized, Quantizer, quantization_config};
+use data::TOKENIZER_FILES;
 use serde_json::{Map, Value};
 use std::path::Path;
 

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// Words of the tokenizer, by id. The tiny model has 120 embeddings.
-const WORDS: [&str; 22] = [
+pub const WORDS: [&str; 22] = [
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "we", "may", "end", "##ed", "your", "account", ".", "you",
     "can", "always", "leave", "at", "any", "time", "without", "notice", "with", "##out",
 ];

@@ -201,9 +201,4 @@ impl<'a> Snapshot<'a> {
         cache::place(&blob, &info.etag, &self.folder, file)?;
         Ok(Some(target))
     }
-
-    /// Whether the repository has the file; nothing is downloaded.
-    pub fn exists(&self, file: &str) -> Result<bool, Error> {
-        Ok(self.remote.info(&self.commit, file)?.is_some())
-    }
 }

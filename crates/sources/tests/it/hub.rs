@@ -271,14 +271,51 @@ fn refusals_say_what_to_do() {
 }
 
 #[test]
-fn pickled_weights_alone_are_named() {
-    let cache = tempfile::tempdir().expect("temporary folder");
+fn older_files_are_fetched_where_there_are_no_others() {
+    let fetched = |files: Files| {
+        let cache = tempfile::tempdir().expect("temporary folder");
+        let server = hub("org/old", files, String::new());
+        let found = model("org/old", &settings(&server.url, cache.path()), &Silent)
+            .unwrap_or_else(|e| panic!("{e}"));
+        let entries = fs::read_dir(found.path).expect("a folder");
+        let mut names: Vec<String> =
+            entries.map(|e| e.expect("entry").file_name().into_string().expect("UTF-8")).collect();
+        names.sort();
+        names
+    };
     let mut files = model_files();
     files.remove("model.safetensors");
-    files.insert("pytorch_model.bin", b"pickle".to_vec());
+    let index = r#"{"weight_map":{"a":"pytorch_model-1.bin"}}"#;
+    files.insert("pytorch_model.bin.index.json", index.into());
+    files.insert("pytorch_model-1.bin", b"shard".to_vec());
+    let shards = ["pytorch_model-1.bin", "pytorch_model.bin.index.json", "tokenizer.json"];
+    assert_eq!(fetched(files.clone())[1..], shards);
+    files.insert("pytorch_model.bin", b"whole".to_vec());
+    assert_eq!(fetched(files.clone())[1..], ["pytorch_model.bin", "tokenizer.json"]);
+    files.insert("model.safetensors", b"safe".to_vec());
+    assert_eq!(fetched(files.clone())[1..], ["model.safetensors", "tokenizer.json"]);
+
+    // So is the tokenizer that a model was published with.
+    files.remove("tokenizer.json");
+    files.insert("spiece.model", b"pieces".to_vec());
+    files.insert("added_tokens.json", b"{}".to_vec());
+    let names = fetched(files.clone());
+    assert_eq!(names, ["added_tokens.json", "config.json", "model.safetensors", "spiece.model"]);
+    files.insert("merges.txt", b"a b".to_vec());
+    files.insert("vocab.json", b"{}".to_vec());
+    assert_eq!(fetched(files)[2..], ["merges.txt", "model.safetensors", "vocab.json"]);
+}
+
+#[test]
+fn a_model_without_a_tokenizer_says_what_could_be_one() {
+    let cache = tempfile::tempdir().expect("temporary folder");
+    let mut files = model_files();
+    files.remove("tokenizer.json");
+    files.insert("vocab.json", b"{}".to_vec());
     let server = hub("org/old", files, String::new());
-    let error = model("org/old", &settings(&server.url, cache.path()), &Silent).expect_err("bin");
-    assert!(error.to_string().contains("safetensors are needed"), "{error}");
+    let error = model("org/old", &settings(&server.url, cache.path()), &Silent).expect_err("half");
+    let expected = "lacks tokenizer.json (or vocab.txt, vocab.json with merges.txt, spiece.model";
+    assert!(error.to_string().contains(expected), "{error}");
 }
 
 #[test]
