@@ -223,18 +223,18 @@ mod tests {
         let file = TensorFile::open(&path).expect("the fixture");
         for case in ["plain", "double", "straddling", "bfloat16", "float16"] {
             let weight = format!("{case}.weight");
-            let matrix = read(&weight, |name| file.stored(name).ok()?.map(|_| &file));
+            let matrix = read(&weight, |name| file.kind(name).ok()?.map(|_| &file));
             let matrix = matrix.expect("readable").expect("4-bit");
             let parts = parts(&weight, &matrix);
             let stored = file.names().expect("names");
             let beside_codes = |name: &&String| name.starts_with(&format!("{weight}."));
             assert_eq!(parts.len(), stored.iter().filter(beside_codes).count(), "{case}");
             for part in parts {
-                let theirs = file.stored(&part.name).expect("readable");
+                let theirs = file.raw(&part.name).expect("readable");
                 let theirs = theirs.unwrap_or_else(|| panic!("no `{}`", part.name));
-                assert_eq!((part.dtype, &part.shape[..]), (theirs.dtype(), theirs.shape()));
+                assert_eq!((part.dtype, &part.shape), (theirs.dtype, &theirs.shape));
                 let ours = (part.bytes)().expect("bytes");
-                assert!(ours[..] == *theirs.data(), "{}", part.name);
+                assert!(ours[..] == theirs.data[..], "{}", part.name);
             }
         }
     }
