@@ -96,10 +96,10 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// An artifact location that is no local folder, so that nothing can be copied there.
-    #[error("artifacts of this run live at {uri:?}, which is no local folder")]
+    /// An artifact location that is neither a local folder nor behind a server's artifact proxy.
+    #[error("artifacts of this run live at {uri:?}, which cannot be written from here")]
     RemoteArtifacts {
-        /// The location, from the experiment's `meta.yaml`.
+        /// The location, from the experiment's `meta.yaml` or from the server.
         uri: String,
     },
     /// A symbolic link where it would lead artifacts in or out of their folder.
@@ -115,9 +115,83 @@ pub enum Error {
         /// What the reader found.
         reason: String,
     },
+    /// A setting, from the environment or a file, that cannot be used.
+    #[error("{name}: {reason}")]
+    Setting {
+        /// The environment variable, or the file.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A server that gave no answer.
+    #[error("no answer from {url}: {reason}")]
+    Unreachable {
+        /// The address, without credentials.
+        url: String,
+        /// What went wrong on the way.
+        reason: String,
+        /// Whether the request may have been carried out all the same.
+        sent: bool,
+    },
+    /// An answer that is none of MLflow's: HTML, half an answer, a redirect.
+    #[error("{url} does not answer as an MLflow server does: {reason}")]
+    NotMlflow {
+        /// The address, without credentials.
+        url: String,
+        /// What came instead.
+        reason: String,
+    },
+    /// A request that the server refused or failed at.
+    #[error("{url} answers {status} {code}: {message}")]
+    Refused {
+        /// The address, without credentials.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// MLflow's error code, if the answer has one.
+        code: String,
+        /// The server's explanation.
+        message: String,
+        /// How long the server asks to wait before the next try.
+        retry_after: Option<std::time::Duration>,
+    },
     /// Whatever the file system answers.
     #[error(transparent)]
     File(#[from] durable::Error),
+}
+
+/// What a failed request says about the next try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It was not carried out, and may be later: any request can be repeated.
+    NotDone,
+    /// It may have been carried out: only a request that does no harm twice can be repeated.
+    Unknown,
+    /// Credentials are missing, wrong or expired.
+    Credentials,
+    /// Repeating it will not help.
+    Final,
+}
+
+impl Error {
+    pub(crate) fn failure(&self) -> Failure {
+        match self {
+            Self::Unreachable { sent: false, .. } | Self::Refused { status: 408 | 429, .. } => {
+                Failure::NotDone
+            }
+            // MLflow's own server can answer 503 after it stored what was sent.
+            Self::Unreachable { .. }
+            | Self::NotMlflow { .. }
+            | Self::Refused { status: 500 | 502..=504, .. } => Failure::Unknown,
+            Self::Refused { status: 401 | 403, .. } => Failure::Credentials,
+            _ => Failure::Final,
+        }
+    }
+
+    /// The server answered that what was to be created is there.
+    pub(crate) fn is_present(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "RESOURCE_ALREADY_EXISTS")
+    }
 }
 
 /// The result of a tracking step.

@@ -6,7 +6,8 @@
 //! can neither stop a run nor make its history differ from the record.
 //!
 //! Refused: names that MLflow refuses or that would leave their folder, parameters that change,
-//! symbolic links among artifacts. There is no client for a tracking server yet.
+//! symbolic links among artifacts. [`Client`] speaks the REST API of MLflow servers, but no tracker
+//! feeds one yet.
 //!
 //! ```
 //! use tracking::{FileStore, Metric, Run, RunInfo, RunRecord, Status, Tracker, now_ms};
@@ -38,25 +39,35 @@
 #![forbid(unsafe_code)]
 
 mod artifact;
+mod dataset;
 mod error;
 mod feed;
 mod file_store;
 mod git;
 mod limits;
 mod meta;
+mod point;
 mod record;
 mod run;
+mod server;
 mod tags;
 mod uri;
 
 use std::path::Path;
 
+pub use dataset::Dataset;
 pub use error::{Error, Result};
 pub use feed::Run;
 pub use file_store::FileStore;
 pub use limits::{MAX_EXPERIMENT_LENGTH, MAX_KEY_LENGTH, MAX_PARAM_LENGTH, MAX_TAG_LENGTH};
 pub use record::RunRecord;
 pub use run::{Metric, RunInfo, Status, new_run_id, new_run_name, now_ms};
+pub use server::{
+    ArtifactInfo, Batch, Client, Connection, Credentials, DatasetInput, Environment, Experiment,
+    LoggedModel, ModelVersion, Multipart, NewLoggedModel, NewModelVersion, NewRun, Pair, Retry,
+    Secret, ServerDataset, ServerInfo, ServerRun, ServerRunData, ServerRunInfo, ServerRunInputs,
+    Tls, is_server,
+};
 pub use tags::standard_tags;
 pub use uri::check_uri;
 

@@ -52,32 +52,6 @@ struct State {
     end_time_ms: Option<i64>,
 }
 
-/// A line of `metrics.jsonl`.
-#[derive(Serialize, Deserialize)]
-struct Line {
-    key: String,
-    value: Value,
-    step: i64,
-    timestamp: i64,
-}
-
-/// JSON has no NaN and no infinities; MLflow's REST API spells them like this.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Value {
-    Finite(f64),
-    Other(Special),
-}
-
-#[derive(Serialize, Deserialize)]
-enum Special {
-    #[serde(rename = "NaN")]
-    Nan,
-    Infinity,
-    #[serde(rename = "-Infinity")]
-    NegativeInfinity,
-}
-
 impl RunRecord {
     /// Starts the record of a new run in `folder`, which is created if need be.
     ///
@@ -323,15 +297,7 @@ impl Tracker for RunRecord {
 }
 
 fn line(metric: &Metric) -> String {
-    let value = match metric.value {
-        v if v.is_nan() => Value::Other(Special::Nan),
-        f64::INFINITY => Value::Other(Special::Infinity),
-        f64::NEG_INFINITY => Value::Other(Special::NegativeInfinity),
-        v => Value::Finite(v),
-    };
-    let line =
-        Line { key: metric.key.clone(), value, step: metric.step, timestamp: metric.timestamp_ms };
-    serde_json::to_string(&line).expect("strings and finite numbers are JSON") + "\n"
+    serde_json::to_string(metric).expect("strings and numbers are JSON") + "\n"
 }
 
 /// The points of whole lines, and the length of those lines in bytes.
@@ -340,26 +306,15 @@ fn read_metrics(path: &Path) -> Result<(Vec<Metric>, u64)> {
     let end = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |last| last + 1);
     let (mut history, mut whole) = (Vec::new(), 0);
     for (n, text) in bytes[..end].split_inclusive(|&b| b == b'\n').enumerate() {
-        let parsed: Line = match serde_json::from_slice(text) {
-            Ok(line) => line,
+        match serde_json::from_slice(text) {
+            Ok(metric) => history.push(metric),
             Err(_) if whole + text.len() == bytes.len() => break, // torn in the last write
             Err(error) => {
                 let (path, line) = (path.to_path_buf(), Some(n + 1));
                 return Err(Error::Damaged { path, line, reason: error.to_string() });
             }
-        };
+        }
         whole += text.len();
-        history.push(Metric {
-            key: parsed.key,
-            value: match parsed.value {
-                Value::Finite(v) => v,
-                Value::Other(Special::Nan) => f64::NAN,
-                Value::Other(Special::Infinity) => f64::INFINITY,
-                Value::Other(Special::NegativeInfinity) => f64::NEG_INFINITY,
-            },
-            timestamp_ms: parsed.timestamp,
-            step: parsed.step,
-        });
     }
     Ok((history, whole as u64))
 }

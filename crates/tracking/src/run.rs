@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{MAX_EXPERIMENT_LENGTH, MAX_KEY_LENGTH, check_length};
-use crate::{Error, Result};
+use crate::{Error, Result, point};
 
 /// The identity of a run, fixed when it starts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,16 +75,19 @@ pub enum Status {
 }
 
 /// One point of a metric's history.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Metric {
     /// The metric's name; slashes group metrics.
     pub key: String,
     /// The value; NaN and the infinities are values like any other.
+    #[serde(with = "point::value")]
     pub value: f64,
-    /// When it was measured, in milliseconds since 1970.
-    pub timestamp_ms: i64,
     /// The place on the x-axis: an optimizer step or an epoch.
+    #[serde(with = "point::whole")]
     pub step: i64,
+    /// When it was measured, in milliseconds since 1970.
+    #[serde(rename = "timestamp", with = "point::whole")]
+    pub timestamp_ms: i64,
 }
 
 /// Equality to the bit, so that two histories can be compared; a NaN equals any NaN, since files

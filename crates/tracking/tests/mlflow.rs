@@ -1,5 +1,5 @@
 //! MLflow's own client reads what the file store wrote. Needs a Python that has the packages of
-//! `tests/requirements.txt`, named by `FERROTUNE_MLFLOW_PYTHON`.
+//! `tests/requirements-3.txt`, named by `FERROTUNE_MLFLOW_PYTHON`.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,6 +1,7 @@
-"""Prints as JSON what MLflow's own client reads of one run in a file store.
+"""Prints as JSON what MLflow's own client reads of one run in a file store or on a server.
 
-Usage: read_with_mlflow.py STORE RUN_ID, with the packages of requirements.txt beside this file.
+Usage: read_with_mlflow.py STORE RUN_ID, with the packages of requirements-3.txt or
+requirements-2.txt beside this file.
 """
 
 import json
@@ -9,10 +10,11 @@ import sys
 
 os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
 
-from mlflow.tracking import MlflowClient  # noqa: E402  (reads the variable when imported)
+import mlflow  # noqa: E402  (reads the variable when imported)
 
 store, run_id = sys.argv[1:]
-client = MlflowClient(store)
+mlflow.set_tracking_uri(store)
+client = mlflow.MlflowClient()
 run = client.get_run(run_id)
 
 
