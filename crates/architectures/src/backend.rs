@@ -97,6 +97,9 @@ pub struct AttentionShape<'a, M, I> {
     pub heads: usize,
     /// Is added to the scores; a sequence's queries are then its first tokens.
     pub bias: Option<RelativeBias<'a, M, I>>,
+    /// The farthest distance at which a query sees a key; a sequence's queries are then its first
+    /// tokens. Not together with a bias.
+    pub window: Option<usize>,
     /// Dropout on the probabilities.
     pub dropout: Option<Dropout>,
 }

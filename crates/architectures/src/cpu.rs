@@ -108,6 +108,7 @@ fn attention<'a>(
             .bias
             .as_ref()
             .map(|bias| RelativeBias { table: bias.table.data(), buckets: bias.buckets }),
+        window: shape.window,
         dropout: shape.dropout,
         precision,
     }

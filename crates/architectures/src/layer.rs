@@ -163,6 +163,7 @@ impl<B: Backend> Layer<B> {
             cu_kv: &batch.cu_seqlens,
             heads: self.sizes.heads,
             bias: table.zip(buckets).map(|(table, buckets)| RelativeBias { table, buckets }),
+            window: None,
             dropout: pass.dropout(self.sizes.attention_dropout, self.sites[0]),
         }
     }

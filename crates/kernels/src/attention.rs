@@ -7,6 +7,8 @@
 //! and probabilities are never stored. Forward leaves each row's log-sum-exp, from which backward
 //! recomputes them (as in FlashAttention, Dao et al. 2022). One thread handles one head of one
 //! sequence, so sums have one order.
+//!
+//! With a window a block meets only the keys that some query of it sees: time is linear in length, too.
 
 use crate::dropout::{self, Dropout};
 use crate::gemm::{self, After, Epilogue, Matrix, Output, PackedMatrix};
@@ -35,6 +37,9 @@ pub struct Attention<'a> {
     pub scale: f32,
     /// Added to the scores; a sequence's queries are then its first tokens.
     pub bias: Option<RelativeBias<'a>>,
+    /// The farthest distance at which a query sees a key; a sequence's queries are then its first
+    /// tokens. Not together with a bias.
+    pub window: Option<usize>,
     /// Dropout on the probabilities.
     pub dropout: Option<Dropout>,
     /// Precision of the products' inputs; softmax is f32.
@@ -82,6 +87,12 @@ impl Attention<'_> {
         if let Some(bias) = &self.bias {
             bias.check(self.heads, cu_q, cu_kv);
         }
+        if self.window.is_some() {
+            assert!(self.bias.is_none(), "a bias within a window");
+            let (q, kv) = (cu_q.windows(2), cu_kv.windows(2));
+            let mut lengths = q.zip(kv).map(|(q, kv)| (q[1] - q[0], kv[1] - kv[0]));
+            assert!(lengths.all(|(q, kv)| q <= kv), "more queries than keys");
+        }
     }
 
     /// Runs `f` for every head of every sequence.
@@ -90,12 +101,14 @@ impl Attention<'_> {
         threads::for_each(0..sequences * self.heads, |task| {
             let (sequence, head) = (task / self.heads, task % self.heads);
             let range = |cu: &[u32]| cu[sequence] as usize..cu[sequence + 1] as usize;
+            let keys = range(self.cu_kv);
             let head = Head {
                 attention: self,
                 sequence,
                 index: head,
                 queries: range(self.cu_q),
-                keys: range(self.cu_kv),
+                window: self.window.filter(|window| window + 1 < keys.len()),
+                keys,
             };
             if head.queries.is_empty() || head.keys.is_empty() {
                 return;
@@ -112,6 +125,25 @@ struct Head<'a> {
     index: usize,
     queries: Range<usize>,
     keys: Range<usize>,
+    /// Where not every query sees every key.
+    window: Option<usize>,
+}
+
+/// Which columns of a block's scores are of keys that a row's query sees.
+#[derive(Clone, Copy)]
+struct Band {
+    /// Column of the key at the first row's own position.
+    first: usize,
+    window: Option<usize>,
+    columns: usize,
+}
+
+impl Band {
+    fn row(&self, row: usize) -> Range<usize> {
+        let Some(window) = self.window else { return 0..self.columns };
+        let own = self.first + row;
+        own.saturating_sub(window)..(own + window + 1).min(self.columns)
+    }
 }
 
 impl Head<'_> {
@@ -133,9 +165,41 @@ impl Head<'_> {
         Output { data: unsafe { data.data.add(offset) }, ..data }
     }
 
+    /// Sets this head's columns of a row to 0.
+    ///
+    /// # Safety
+    /// As [`output`](Head::output), and no one else reads or writes them.
+    unsafe fn clear(&self, data: Output, row: usize) {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let Output { data, .. } = self.output(data, row);
+            std::slice::from_raw_parts_mut(data, self.attention.head_size).fill(0.0);
+        }
+    }
+
     fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let queries = self.queries.clone();
         queries.clone().step_by(BLOCK).map(move |start| start..(start + BLOCK).min(queries.end))
+    }
+
+    /// The keys that some query of a block sees.
+    fn seen(&self, block: &Range<usize>) -> Range<usize> {
+        let Some(window) = self.window else { return self.keys.clone() };
+        let own = |query: usize| self.keys.start + query - self.queries.start;
+        let first = own(block.start).saturating_sub(window).max(self.keys.start);
+        first..(own(block.end) + window).min(self.keys.end)
+    }
+
+    /// `seen` are the keys of a block's columns.
+    fn band(&self, block: &Range<usize>, seen: &Range<usize>) -> Band {
+        let own = self.keys.start + block.start - self.queries.start;
+        Band { first: own - seen.start, window: self.window, columns: seen.len() }
+    }
+
+    /// Most keys that a block may see.
+    fn most_seen(&self) -> usize {
+        let seen = self.window.map(|window| BLOCK + 2 * window);
+        seen.map_or(self.keys.len(), |seen| seen.min(self.keys.len()))
     }
 
     /// This head's biases by distance, in `biases`.
@@ -145,23 +209,24 @@ impl Head<'_> {
         Some(biases)
     }
 
-    /// The mask of a block's probabilities, in `factors`. All of a head's probabilities are one row
+    /// The mask of a block's probabilities [block, columns], in `factors`. All of a head's probabilities are one row
     /// of the mask, so that short sequences draw no more numbers than they have.
     fn mask<'f>(
         &self,
         isa: Isa,
         block: &Range<usize>,
+        columns: usize,
         factors: &'f mut Vec<f32>,
     ) -> Option<&'f [f32]> {
         let mut dropout = self.attention.dropout?;
-        let columns = self.keys.len();
         let first_row = &mut dropout.stream.first_row;
         let sequence = first_row.wrapping_add(self.queries.start as u32);
         *first_row =
             sequence.wrapping_mul(self.attention.heads as u32).wrapping_add(self.index as u32);
         let size = block.len() * columns;
         factors.resize(factors.len().max(size), 0.0);
-        let first = (block.start - self.queries.start) / BLOCK * dropout::chunks(BLOCK * columns);
+        let chunks = dropout::chunks(BLOCK * self.most_seen());
+        let first = (block.start - self.queries.start) / BLOCK * chunks;
         simd::run(isa, Mask { dropout, first, factors: &mut factors[..size] });
         Some(&factors[..size])
     }
@@ -241,16 +306,22 @@ pub fn attention(
     attention.for_each_head(|head, scratch| {
         let Scratch { packed: [keys, values, ..], scores, factors, biases, .. } = scratch;
         let biases = head.biases(biases);
-        let columns = head.keys.len();
-        keys.pack(isa, attention.precision, head.view(inputs.k, head.keys.clone()).transposed());
-        values.pack(isa, attention.precision, head.view(inputs.v, head.keys.clone()));
+        let mut packed = 0..0;
         for block in head.blocks() {
+            let seen = head.seen(&block);
+            if seen != packed {
+                let (k, v) = (head.view(inputs.k, seen.clone()), head.view(inputs.v, seen.clone()));
+                keys.pack(isa, attention.precision, k.transposed());
+                values.pack(isa, attention.precision, v);
+                packed = seen.clone();
+            }
+            let (columns, band) = (seen.len(), head.band(&block, &seen));
             let q = head.view(inputs.q, block.clone());
             scores_into(isa, &head, (&block, q), keys, biases, scores);
             let scores = &mut scores[..block.len() * columns];
-            let factors = head.mask(isa, &block, factors);
+            let factors = head.mask(isa, &block, columns, factors);
             let mut sums = [0.0; BLOCK];
-            simd::run(isa, Softmax { scores, columns, factors, lse: &mut sums });
+            simd::run(isa, Softmax { scores, band, factors, lse: &mut sums });
             for (row, sum) in block.clone().zip(sums) {
                 // SAFETY: this task alone writes this row and head.
                 unsafe { lse.set(row, head.index, sum) };
@@ -268,7 +339,7 @@ pub fn attention(
 /// Rows of scores become probabilities, dropped out; `lse` receives each row's log-sum-exp.
 struct Softmax<'a> {
     scores: &'a mut [f32],
-    columns: usize,
+    band: Band,
     factors: Option<&'a [f32]>,
     lse: &'a mut [f32],
 }
@@ -278,15 +349,20 @@ impl Kernel for Softmax<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let rows = self.scores.chunks_exact_mut(self.columns).zip(self.lse);
+        let columns = self.band.columns;
+        let rows = self.scores.chunks_exact_mut(columns).zip(self.lse);
         for (i, (scores, lse)) in rows.enumerate() {
+            let seen = self.band.row(i);
+            scores[..seen.start].fill(0.0);
+            scores[seen.end..].fill(0.0);
+            let scores = &mut scores[seen.clone()];
             // SAFETY: `simd::run` chose `S`.
             let (max, sum) = unsafe { exponentials::<S>(scores) };
             *lse = max + sum.ln();
             let inverse = 1.0 / sum;
             match self.factors {
                 Some(factors) => {
-                    let factors = &factors[i * self.columns..][..self.columns];
+                    let factors = &factors[i * columns..][seen];
                     for (p, factor) in scores.iter_mut().zip(factors) {
                         *p *= factor * inverse;
                     }
@@ -374,16 +450,27 @@ pub fn attention_backward(
         let Scratch { packed, scores, slopes, factors, biases, bias_slopes } = scratch;
         let biases = head.biases(biases);
         let [keys_t, keys, values_t, block_q, block_dout] = packed;
-        let columns = head.keys.len();
-        let (k, v) =
-            (head.view(inputs.k, head.keys.clone()), head.view(inputs.v, head.keys.clone()));
-        keys_t.pack(isa, attention.precision, k.transposed());
-        keys.pack(isa, attention.precision, k);
-        values_t.pack(isa, attention.precision, v.transposed());
-        slopes.resize(slopes.len().max(BLOCK * columns), 0.0);
+        let mut packed = 0..0;
+        slopes.resize(slopes.len().max(BLOCK * head.most_seen()), 0.0);
         bias_slopes.clear();
-        bias_slopes.resize(bias_gradient.map_or(0, |_| 2 * columns - 1), 0.0);
+        bias_slopes.resize(bias_gradient.map_or(0, |_| 2 * head.keys.len() - 1), 0.0);
+        if head.window.is_some() {
+            // Blocks see keys of their own and of others.
+            for key in head.keys.clone() {
+                // SAFETY: this task alone writes these rows of this head's columns.
+                unsafe { [dk, dv].into_iter().for_each(|rows| head.clear(rows, key)) };
+            }
+        }
         for block in head.blocks() {
+            let seen = head.seen(&block);
+            if seen != packed {
+                let (k, v) = (head.view(inputs.k, seen.clone()), head.view(inputs.v, seen.clone()));
+                keys_t.pack(isa, attention.precision, k.transposed());
+                keys.pack(isa, attention.precision, k);
+                values_t.pack(isa, attention.precision, v.transposed());
+                packed = seen.clone();
+            }
+            let columns = seen.len();
             let (q, d) = (head.view(inputs.q, block.clone()), head.view(dout, block.clone()));
             scores_into(isa, &head, (&block, q), keys_t, biases, scores);
             // dP = dO·Vᵀ
@@ -393,8 +480,8 @@ pub fn attention_backward(
             let softmax = SoftmaxBackward {
                 scores: &mut scores[..block.len() * columns],
                 slopes: &mut slopes[..block.len() * columns],
-                columns,
-                factors: head.mask(isa, &block, factors),
+                band: head.band(&block, &seen),
+                factors: head.mask(isa, &block, columns, factors),
                 lse: Matrix::strided(
                     &lse[block.start * attention.heads..],
                     block.len(),
@@ -415,10 +502,10 @@ pub fn attention_backward(
             let ds = Matrix::new(slopes, block.len(), columns);
             block_q.pack(isa, attention.precision, q);
             block_dout.pack(isa, attention.precision, d);
-            let accumulate = block.start > head.queries.start;
+            let accumulate = head.window.is_some() || block.start > head.queries.start;
             // SAFETY: this task alone writes these rows of this head's columns.
             unsafe {
-                let (dk, dv) = (head.output(dk, head.keys.start), head.output(dv, head.keys.start));
+                let (dk, dv) = (head.output(dk, seen.start), head.output(dv, seen.start));
                 let sum = Epilogue { accumulate, ..Epilogue::default() };
                 product(isa, p.transposed(), block_dout, dv, sum);
                 product(isa, ds.transposed(), block_q, dk, Epilogue { accumulate, ..scale });
@@ -431,7 +518,7 @@ pub fn attention_backward(
             let by_bucket = unsafe {
                 std::slice::from_raw_parts_mut(partial.data.add(first), partial.row_stride)
             };
-            bias.by_bucket(columns, bias_slopes, by_bucket);
+            bias.by_bucket(head.keys.len(), bias_slopes, by_bucket);
         }
     });
     if let Some(dbias) = dbias {
@@ -443,7 +530,7 @@ pub fn attention_backward(
 struct SoftmaxBackward<'a> {
     scores: &'a mut [f32],
     slopes: &'a mut [f32],
-    columns: usize,
+    band: Band,
     factors: Option<&'a [f32]>,
     /// [rows, heads]
     lse: Matrix<'a>,
@@ -458,10 +545,18 @@ impl Kernel for SoftmaxBackward<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let n = self.columns;
-        let rows = self.scores.chunks_exact_mut(n).zip(self.slopes.chunks_exact_mut(n));
+        let columns = self.band.columns;
+        let rows = self.scores.chunks_exact_mut(columns);
+        let rows = rows.zip(self.slopes.chunks_exact_mut(columns));
         for (row, (scores, slopes)) in rows.enumerate() {
-            let factors = self.factors.map(|factors| &factors[row * n..][..n]);
+            let seen = self.band.row(row);
+            for numbers in [&mut *scores, &mut *slopes] {
+                numbers[..seen.start].fill(0.0);
+                numbers[seen.end..].fill(0.0);
+            }
+            let (scores, slopes) = (&mut scores[seen.clone()], &mut slopes[seen.clone()]);
+            let n = seen.len();
+            let factors = self.factors.map(|factors| &factors[row * columns..][seen.clone()]);
             // SAFETY: every access is bounded by `n`; `simd::run` chose `S`.
             unsafe {
                 let dot = S::splat(dot::<S>(self.out.row(row), self.dout.row(row)));

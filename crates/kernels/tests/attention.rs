@@ -67,6 +67,7 @@ impl Case {
                 let Bias { table, buckets } = bias;
                 RelativeBias { table, buckets }
             }),
+            window: None,
             dropout,
             precision: kernels::Precision::F32,
         }
