@@ -3,6 +3,7 @@
 //! a gradient is the sum over all uses of a weight. No dropout behind the feed-forward.
 
 use crate::Error;
+use crate::attention::Rows;
 use crate::backend::Backend;
 use crate::builder::Builder;
 use crate::config::{self, OutOfRange};
@@ -10,7 +11,7 @@ use crate::embeddings::{EmbeddingSizes, Embeddings};
 use crate::encoder::Encoder;
 use crate::family::Family;
 use crate::head::{Head, HeadLayers};
-use crate::layer::{Layer, LayerNames, LayerSizes, Rows};
+use crate::layer::{Layer, LayerNames, LayerSizes};
 use kernels::Activation;
 use serde::Deserialize;
 

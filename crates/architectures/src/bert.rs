@@ -2,6 +2,7 @@
 //! pooler on the first token, positions from 0. Its encoder is RoBERTa's and ELECTRA's too.
 
 use crate::Error;
+use crate::attention::Rows;
 use crate::backend::Backend;
 use crate::builder::Builder;
 use crate::config::{self, OutOfRange};
@@ -9,7 +10,7 @@ use crate::embeddings::{EmbeddingSizes, Embeddings};
 use crate::encoder::Encoder;
 use crate::family::Family;
 use crate::head::{Head, HeadLayers};
-use crate::layer::{Layer, LayerNames, LayerSizes, Rows};
+use crate::layer::{Layer, LayerNames, LayerSizes};
 use kernels::Activation;
 use serde::Deserialize;
 

@@ -6,6 +6,7 @@
 //! them.
 
 use crate::Error;
+use crate::attention::Rows;
 use crate::backend::Backend;
 use crate::builder::Builder;
 use crate::config::{self, OutOfRange};
@@ -13,7 +14,7 @@ use crate::embeddings::{EmbeddingSizes, Embeddings};
 use crate::encoder::Encoder;
 use crate::family::Family;
 use crate::head::{Head, HeadLayers};
-use crate::layer::{Layer, LayerNames, LayerSizes, Rows};
+use crate::layer::{Layer, LayerNames, LayerSizes};
 use kernels::Activation;
 use serde::Deserialize;
 

@@ -5,29 +5,14 @@
 //! everything else for the first token of each sequence alone.
 
 use crate::Error;
-use crate::backend::{AttentionSaved, AttentionShape, Backend, RelativeBias, Shape};
+use crate::attention::{FullAttention, Inputs, Rows, SelfAttention, SelfAttentionSaved};
+use crate::backend::{Backend, Shape};
 use crate::builder::Builder;
 use crate::linear::{InputGradient, Linear, LinearSaved};
 use crate::norm::{LayerNorm, NormSaved};
 use crate::parameters::Parameters;
 use crate::pass::{Batch, Pass, Site};
-use crate::position::PositionBias;
 use kernels::Activation;
-
-/// Which tokens a layer computes its result for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rows {
-    All,
-    /// The first token of each sequence.
-    First,
-}
-
-impl Rows {
-    /// The head reads first tokens alone.
-    pub(crate) fn of_layer(index: usize, layers: usize) -> Rows {
-        if index + 1 == layers { Rows::First } else { Rows::All }
-    }
-}
 
 /// What a forward pass keeps beside its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +34,13 @@ pub(crate) struct LayerNames {
     pub(crate) intermediate: &'static str,
     pub(crate) output: &'static str,
     pub(crate) output_norm: &'static str,
+}
+
+impl LayerNames {
+    /// Names of the layers that give queries, keys and values.
+    pub(crate) fn projections(&self, prefix: &str) -> [String; 3] {
+        [self.query, self.key, self.value].map(|part| format!("{prefix}.{part}"))
+    }
 }
 
 /// Sizes and constants that the layers of an encoder share.
@@ -73,15 +65,12 @@ pub(crate) struct LayerSizes {
 
 #[derive(Debug)]
 pub(crate) struct Layer<B: Backend> {
-    query: Linear<B>,
-    key: Linear<B>,
-    value: Linear<B>,
+    attention: SelfAttention<B>,
     attention_output: Linear<B>,
     attention_norm: LayerNorm<B>,
     intermediate: Linear<B>,
     output: Linear<B>,
     output_norm: LayerNorm<B>,
-    position_bias: Option<PositionBias<B>>,
     sizes: LayerSizes,
     rows: Rows,
     /// Of the three dropouts, in the order of [`LayerSizes`].
@@ -93,13 +82,13 @@ pub(crate) struct Layer<B: Backend> {
 pub(crate) struct LayerSaved<B: Backend> {
     x: B::Matrix,               // [T, H]
     x_first: Option<B::Matrix>, // [Q, H], in the last layer
-    attention: AttentionSaved<B::Matrix>,
+    attention: SelfAttentionSaved<B>,
     attention_norm: NormSaved<B>,
     y: Option<B::Matrix>,     // [Q, H], where the intermediate layer is trained
     slope: Option<B::Matrix>, // [Q, F], the activation's, unless backward does not come here
     g: Option<B::Matrix>,     // [Q, F], behind the activation, where the output is trained
     output_norm: NormSaved<B>,
-    linears: [LinearSaved<B>; 6],
+    linears: [LinearSaved<B>; 3],
 }
 
 impl<B: Backend> LayerSaved<B> {
@@ -110,9 +99,24 @@ impl<B: Backend> LayerSaved<B> {
 }
 
 impl<B: Backend> Layer<B> {
-    /// The layer whose parts' names begin with `prefix` and a dot.
+    /// The layer whose parts' names begin with `prefix` and a dot, with full attention.
     pub(crate) fn build(
         builder: &mut Builder<'_, B>,
+        prefix: &str,
+        names: &LayerNames,
+        sizes: &LayerSizes,
+        rows: Rows,
+    ) -> Result<Layer<B>, Error> {
+        let projections = names.projections(prefix);
+        let attention =
+            FullAttention::build(builder, projections, sizes.hidden, sizes.heads, rows)?;
+        Layer::around(builder, SelfAttention::Full(attention), prefix, names, sizes, rows)
+    }
+
+    /// The layer whose other parts' names begin with `prefix` and a dot.
+    pub(crate) fn around(
+        builder: &mut Builder<'_, B>,
+        attention: SelfAttention<B>,
         prefix: &str,
         names: &LayerNames,
         sizes: &LayerSizes,
@@ -122,9 +126,7 @@ impl<B: Backend> Layer<B> {
         let first = rows == Rows::First;
         let name = |part: &str| format!("{prefix}.{part}");
         Ok(Layer {
-            query: builder.linear(&name(names.query), hidden, hidden, first)?,
-            key: builder.linear(&name(names.key), hidden, hidden, false)?,
-            value: builder.linear(&name(names.value), hidden, hidden, false)?,
+            attention,
             attention_output: builder.linear(
                 &name(names.attention_output),
                 hidden,
@@ -135,37 +137,10 @@ impl<B: Backend> Layer<B> {
             intermediate: builder.linear(&name(names.intermediate), inner, hidden, first)?,
             output: builder.linear(&name(names.output), hidden, inner, first)?,
             output_norm: builder.norm(&name(names.output_norm), hidden, eps)?,
-            position_bias: None,
             sizes: sizes.clone(),
             rows,
             sites: [builder.site(first), builder.site(first), builder.site(first)],
         })
-    }
-
-    pub(crate) fn with_position_bias(self, bias: PositionBias<B>) -> Layer<B> {
-        Layer { position_bias: Some(bias), ..self }
-    }
-
-    /// `table` is the position bias's.
-    fn shape<'a>(
-        &'a self,
-        batch: &'a Batch<B>,
-        pass: &Pass,
-        table: Option<&'a B::Matrix>,
-    ) -> AttentionShape<'a, B::Matrix, B::Indices> {
-        let cu_q = match self.rows {
-            Rows::All => &batch.cu_seqlens,
-            Rows::First => &batch.cu_first,
-        };
-        let buckets = self.position_bias.as_ref().map(|bias| &bias.buckets);
-        AttentionShape {
-            cu_q,
-            cu_kv: &batch.cu_seqlens,
-            heads: self.sizes.heads,
-            bias: table.zip(buckets).map(|(table, buckets)| RelativeBias { table, buckets }),
-            window: None,
-            dropout: pass.dropout(self.sizes.attention_dropout, self.sites[0]),
-        }
     }
 
     /// `x` [T, H] → [Q, H], and what backward needs if it comes here.
@@ -184,12 +159,11 @@ impl<B: Backend> Layer<B> {
             first
         });
         let rows = x_first.as_ref().unwrap_or(&x);
-        let (q, saved_q) = self.query.forward(backend, parameters, pass, rows); // [Q, H]
-        let (k, saved_k) = self.key.forward(backend, parameters, pass, &x); // [T, H]
-        let (v, saved_v) = self.value.forward(backend, parameters, pass, &x); // [T, H]
-        let table = self.position_bias.as_ref().map(|bias| bias.table.value(parameters));
-        let attention = backend.attention(self.shape(batch, pass, table), q, k, v);
-        let (a, saved_a) = self.attention_output.forward(backend, parameters, pass, &attention.out); // [Q, H]
+        let dropout = pass.dropout(self.sizes.attention_dropout, self.sites[0]);
+        let inputs = Inputs { x: &x, rows };
+        let attention = self.attention.forward(backend, parameters, pass, batch, inputs, dropout);
+        let context = attention.context(); // [Q, H]
+        let (a, saved_a) = self.attention_output.forward(backend, parameters, pass, context); // [Q, H]
         let dropout = pass.dropout(self.sizes.attention_output_dropout, self.sites[1]);
         let (y, attention_norm) =
             self.attention_norm.forward(backend, parameters, a, Some(rows), dropout); // [Q, H]
@@ -211,7 +185,7 @@ impl<B: Backend> Layer<B> {
 
         let y = self.intermediate.needs_input().then_some(y);
         let g = self.output.needs_input().then_some(g);
-        let linears = [saved_q, saved_k, saved_v, saved_a, saved_u, saved_f];
+        let linears = [saved_a, saved_u, saved_f];
         (
             out,
             LayerSaved { x, x_first, attention, attention_norm, y, slope, g, output_norm, linears },
@@ -232,7 +206,7 @@ impl<B: Backend> Layer<B> {
     ) -> Option<B::Matrix> {
         let LayerSaved { x, x_first, attention, attention_norm, y, slope, g, output_norm, linears } =
             saved;
-        let [saved_q, saved_k, saved_v, saved_a, saved_u, saved_f] = &linears;
+        let [saved_a, saved_u, saved_f] = &linears;
 
         // Feed-forward: `dout` becomes the gradient of y, first by way of the residual.
         let dropout = pass.dropout(self.sizes.output_dropout, self.sites[2]);
@@ -254,46 +228,29 @@ impl<B: Backend> Layer<B> {
         let branch =
             self.attention_norm.backward(backend, parameters, &attention_norm, dropout, &mut dy);
         let da = branch.as_ref().unwrap_or(&dy); // [Q, H]
-        let mut dcontext = backend.matrix(da.rows(), attention.out.columns()); // [Q, H]
+        let context = attention.context();
+        let mut dcontext = backend.matrix(da.rows(), context.columns()); // [Q, H]
         let to_context = Some(InputGradient::to(&mut dcontext));
-        let context = Some(&attention.out);
-        self.attention_output.backward(backend, parameters, pass, context, saved_a, da, to_context);
-        let bias = self.position_bias.as_ref();
-        let (table, dtable) = bias.map(|bias| bias.table.value_and_gradient(parameters)).unzip();
-        let shape = self.shape(batch, pass, table);
-        let [dq, dk, dv] =
-            backend.attention_backward(shape, &attention, &dcontext, dtable.flatten());
-        drop((dcontext, branch));
-
-        let rows = x_first.as_ref().unwrap_or(&x);
-        let to_rows = needs_dx.then(|| InputGradient::added_to(&mut dy));
-        self.query.backward(backend, parameters, pass, Some(rows), saved_q, &dq, to_rows);
-        let mut dx = match self.rows {
-            Rows::All => dy,
-            Rows::First if !needs_dx => dy,
-            Rows::First => {
-                let mut dx = backend.zeros(x.rows(), x.columns()); // [T, H]
-                backend.scatter_add_rows(&mut dx, &batch.first_tokens, &dy);
-                dx
-            }
-        };
-        let to_dx = needs_dx.then(|| InputGradient::added_to(&mut dx));
-        self.key.backward(backend, parameters, pass, Some(&x), saved_k, &dk, to_dx);
-        let to_dx = needs_dx.then(|| InputGradient::added_to(&mut dx));
-        self.value.backward(backend, parameters, pass, Some(&x), saved_v, &dv, to_dx);
-        needs_dx.then_some(dx)
+        self.attention_output.backward(
+            backend,
+            parameters,
+            pass,
+            Some(context),
+            saved_a,
+            da,
+            to_context,
+        );
+        drop(branch);
+        let dropout = pass.dropout(self.sizes.attention_dropout, self.sites[0]);
+        let inputs = Inputs { x: &x, rows: x_first.as_ref().unwrap_or(&x) };
+        self.attention.backward(
+            backend, parameters, pass, batch, inputs, dropout, attention, dcontext, dy, needs_dx,
+        )
     }
 
     /// Whether anything in this layer is trained.
     pub(crate) fn is_trained(&self) -> bool {
-        let linears = [
-            &self.query,
-            &self.key,
-            &self.value,
-            &self.attention_output,
-            &self.intermediate,
-            &self.output,
-        ];
-        linears.into_iter().any(Linear::needs_input)
+        let linears = [&self.attention_output, &self.intermediate, &self.output];
+        self.attention.is_trained() || linears.into_iter().any(Linear::needs_input)
     }
 }

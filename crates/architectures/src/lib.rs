@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod albert;
+mod attention;
 mod backend;
 mod bert;
 mod builder;

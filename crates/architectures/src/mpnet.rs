@@ -3,6 +3,7 @@
 //! position that all layers share; RoBERTa's head.
 
 use crate::Error;
+use crate::attention::{FullAttention, Rows, SelfAttention};
 use crate::backend::Backend;
 use crate::bert;
 use crate::builder::Builder;
@@ -11,7 +12,7 @@ use crate::embeddings::{EmbeddingSizes, Embeddings};
 use crate::encoder::Encoder;
 use crate::family::Family;
 use crate::head::{Head, HeadLayers};
-use crate::layer::{Layer, LayerNames, Rows};
+use crate::layer::{Layer, LayerNames};
 use crate::position::{PositionBias, bucket, distances};
 use kernels::Activation;
 use serde::Deserialize;
@@ -84,11 +85,14 @@ impl Config {
         let layer = |index| {
             let prefix = format!("mpnet.encoder.layer.{index}");
             let rows = Rows::of_layer(index, layers);
-            let layer = Layer::build(builder, &prefix, &LAYER, &sizes, rows)?;
+            let projections = LAYER.projections(&prefix);
+            let attention =
+                FullAttention::build(builder, projections, sizes.hidden, sizes.heads, rows)?;
             let name = "mpnet.encoder.relative_attention_bias.weight";
             let table = builder.tensor(name, &[BUCKETS, bert.num_attention_heads])?;
             let buckets = builder.backend.indices(buckets.clone());
-            Ok(layer.with_position_bias(PositionBias { table, buckets }))
+            let attention = attention.with_position_bias(PositionBias { table, buckets });
+            Layer::around(builder, SelfAttention::Full(attention), &prefix, &LAYER, &sizes, rows)
         };
         let layers = (0..layers).map(layer).collect::<Result<_, Error>>()?;
         Ok(Encoder { embeddings, layers })
