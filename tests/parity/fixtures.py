@@ -79,6 +79,13 @@ FEWER_CASES = [
     dict(name="lora_packed", checkpoint="classifier", method="lora", packed=True, lora=DEFAULT),
     dict(name="lora_all_linear_single", checkpoint="model", method="lora", packed=False, lora=ALL_LINEAR),
 ]
+# Any number of labels per row: as many targets of 0 and 1 as labels.
+TARGETS = [[0, 0, 0], [1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1], [0, 0, 1], [1, 0, 0]]
+MULTI_LABEL = dict(name="full_multi_label", checkpoint="classifier", method="full", packed=True, targets=TARGETS)
+MULTI_LABEL_WEIGHTED = dict(
+    name="lora_multi_label_weighted", checkpoint="model", method="lora", packed=True, lora=QUERY_VALUE,
+    targets=TARGETS, class_weights=[0.7, 5.0, 2.0],
+)
 SMALL = dict(hidden_size=24, num_attention_heads=3, num_hidden_layers=2, intermediate_size=36)
 
 FAMILIES = {
@@ -107,7 +114,7 @@ FAMILIES = {
         bare=BertModel,
         full=BertForSequenceClassification,
         modules_to_save=["classifier", "pooler"],
-        cases=CASES,
+        cases=CASES + [MULTI_LABEL],
         adapter=QUERY_VALUE,
     ),
     "camembert": dict(
@@ -173,7 +180,7 @@ FAMILIES = {
         bare=lambda config: RobertaModel(config, add_pooling_layer=False),
         full=RobertaForSequenceClassification,
         modules_to_save=["classifier"],
-        cases=CASES,
+        cases=CASES + [MULTI_LABEL_WEIGHTED],
         adapter=ALL_LINEAR,
     ),
     "xlm_roberta": dict(
@@ -294,9 +301,13 @@ def run(family: dict, folder: Path, case: dict, dtype: torch.dtype, seed: int) -
     """Ten optimizer steps on one batch: what `<case>.safetensors` holds."""
     model, drawn = build(family, folder, case, dtype, seed)
     batch = padded(case["sequences"], family["config"].pad_token_id)
-    labels = torch.tensor(case["labels"])
-    weights = case["class_weights"]
-    loss_of = nn.CrossEntropyLoss(weight=None if weights is None else torch.tensor(weights, dtype=dtype))
+    weights = None if case["class_weights"] is None else torch.tensor(case["class_weights"], dtype=dtype)
+    if "targets" in case:
+        labels = torch.tensor(case["targets"], dtype=dtype)
+        loss_of = nn.BCEWithLogitsLoss(pos_weight=weights)
+    else:
+        labels = torch.tensor(case["labels"])
+        loss_of = nn.CrossEntropyLoss(weight=weights)
     optimizer = optimizer_for(model, case["lr"], case["weight_decay"])
     parameters = trainable(model)
 
@@ -349,6 +360,12 @@ def draw_sequences(lengths: list[int], family: dict, generator: torch.Generator)
     return [torch.randint(low, high, (n,), generator=generator).tolist() for n in lengths]
 
 
+def labels_of(given: dict, rows: int) -> dict:
+    if "targets" in given:
+        return dict(targets=given["targets"][:rows])
+    return dict(labels=[2, 0, 1, 1, 0, 2, 1][:rows])
+
+
 def write_cases(name: str, family: dict, root: Path) -> list[dict]:
     cases = []
     for index, given in enumerate(family["cases"]):
@@ -368,7 +385,7 @@ def write_cases(name: str, family: dict, root: Path) -> list[dict]:
             weight_decay=0.1,
             steps=STEPS,
             sequences=draw_sequences(lengths, family, generator),
-            labels=[2, 0, 1, 1, 0, 2, 1][: len(lengths)],
+            **labels_of(given, len(lengths)),
         )
         exact = run(family, root / name, case, torch.float64, seed)
         assert_nothing_idle(case["name"], exact)

@@ -257,6 +257,15 @@ pub trait Backend: Debug {
         class_weights: &[f32],
         total_weight: f32,
     ) -> (f64, Self::Matrix);
+    /// Sum of the binary losses of every row and label, given targets of 0 and 1 `[B · C]`, and the
+    /// gradient of the whole batch's mean, of `total` terms, by the logits.
+    fn binary_cross_entropy(
+        &self,
+        logits: &Self::Matrix,
+        targets: &Self::Indices,
+        positive_weights: &[f32],
+        total: f32,
+    ) -> (f64, Self::Matrix);
     /// One AdamW step of one parameter: value, gradient, first and second moment.
     fn adamw(
         &self,

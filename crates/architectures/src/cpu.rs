@@ -422,10 +422,23 @@ impl Backend for Cpu {
         class_weights: &[f32],
         total_weight: f32,
     ) -> (f64, CpuMatrix) {
-        let classes = logits.columns;
-        let loss =
-            kernels::cross_entropy(logits.data(), labels, classes, class_weights, total_weight);
-        (loss.weighted_sum, self.upload(logits.rows, classes, &loss.gradient))
+        let mut gradient = self.matrix(logits.rows, logits.columns);
+        let (x, classes, dx) = (logits.data(), logits.columns, gradient.data_mut());
+        let sum = kernels::cross_entropy(x, labels, classes, class_weights, total_weight, dx);
+        (sum, gradient)
+    }
+
+    fn binary_cross_entropy(
+        &self,
+        logits: &CpuMatrix,
+        targets: &Vec<u32>,
+        positive_weights: &[f32],
+        total: f32,
+    ) -> (f64, CpuMatrix) {
+        let mut gradient = self.matrix(logits.rows, logits.columns);
+        let (x, labels, dx) = (logits.data(), logits.columns, gradient.data_mut());
+        let sum = kernels::binary_cross_entropy(x, targets, labels, positive_weights, total, dx);
+        (sum, gradient)
     }
 
     fn adamw(

@@ -24,7 +24,12 @@ struct Case {
     weight_decay: f64,
     steps: usize,
     sequences: Vec<Vec<u32>>,
+    /// A class per sequence, or [`targets`](Case::targets).
+    #[serde(default)]
     labels: Vec<u32>,
+    /// For any number of labels per sequence: 0 or 1 for each.
+    #[serde(default)]
+    targets: Vec<Vec<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -123,15 +128,28 @@ impl<'a> Trial<'a> {
     fn gradients(&mut self, at_a_time: usize) -> (f64, Vec<f32>) {
         let Trial { backend, case, model, .. } = self;
         let weights = case.class_weights.clone().unwrap_or_default();
-        let total = case.labels.iter().map(|&l| weights.get(l as usize).unwrap_or(&1.0)).sum();
+        let targets = case.targets.concat();
+        // Numbers per sequence that say what it is.
+        let (answers, width) = match targets.as_slice() {
+            [] => (&case.labels, 1),
+            _ => (&targets, case.num_labels),
+        };
+        let total = match width {
+            1 => answers.iter().map(|&l| weights.get(l as usize).unwrap_or(&1.0)).sum(),
+            _ => answers.len() as f32,
+        };
         model.parameters.clear_gradients(backend);
         let (mut sum, mut all) = (0.0, Vec::new());
-        let parts = case.sequences.chunks(at_a_time).zip(case.labels.chunks(at_a_time));
+        let at_a_time = at_a_time.min(case.sequences.len());
+        let parts = case.sequences.chunks(at_a_time).zip(answers.chunks(at_a_time * width));
         for (sequences, labels) in parts {
             let (batch, pass) = (packed(backend, sequences), Pass::evaluation());
             let (logits, saved) = model.forward(backend, &pass, &batch);
             let labels = backend.indices(labels.to_vec());
-            let (loss, dlogits) = backend.cross_entropy(&logits, &labels, &weights, total);
+            let (loss, dlogits) = match width {
+                1 => backend.cross_entropy(&logits, &labels, &weights, total),
+                _ => backend.binary_cross_entropy(&logits, &labels, &weights, total),
+            };
             sum += loss;
             model.backward(backend, &pass, &batch, saved, &dlogits);
             all.extend(backend.download(&logits));

@@ -7,6 +7,7 @@
 
 mod activation;
 mod attention;
+mod binary_cross_entropy;
 mod cross_entropy;
 mod dropout;
 mod elementwise;
@@ -24,7 +25,8 @@ mod threads;
 
 pub use activation::{Activation, activate, multiply};
 pub use attention::{Attention, AttentionInputs, attention, attention_backward};
-pub use cross_entropy::{CrossEntropy, cross_entropy};
+pub use binary_cross_entropy::binary_cross_entropy;
+pub use cross_entropy::cross_entropy;
 pub use dropout::{Dropout, Stream, dropout};
 pub use elementwise::{add_bias, sum_of_squares};
 pub use embedding::{gather_rows, scatter_add_rows};
