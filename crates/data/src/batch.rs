@@ -9,25 +9,25 @@ pub struct PackedBatch {
     pub ids: Vec<u32>,
     /// Where each sequence begins in `ids`, and the end, `[sequences + 1]`.
     pub cu_seqlens: Vec<u32>,
-    /// Class per sequence; empty for unlabelled text.
+    /// Class per sequence, or 0 or 1 per sequence and label; empty for unlabelled text.
     pub labels: Vec<u32>,
     /// Which example each sequence is.
     pub rows: Vec<u32>,
 }
 
-/// Packs the examples `rows` of a split. `labels` are the split's, or empty.
+/// Packs the examples `rows` of a split. `labels` are the split's, as many numbers for every row, or
+/// empty.
 ///
 /// # Panics
 /// If a row is not in the split, or a batch has 2³² tokens.
 #[must_use]
 pub fn pack(encoded: &[Encoded], labels: &[u32], rows: &[u32]) -> PackedBatch {
     let mut batch = PackedBatch { cu_seqlens: vec![0], rows: rows.to_vec(), ..Default::default() };
+    let width = labels.len() / encoded.len().max(1);
     for &row in rows {
         batch.ids.extend_from_slice(&encoded[row as usize].ids);
         batch.cu_seqlens.push(u32::try_from(batch.ids.len()).expect("a batch fits in memory"));
-        if !labels.is_empty() {
-            batch.labels.push(labels[row as usize]);
-        }
+        batch.labels.extend_from_slice(&labels[row as usize * width..][..width]);
     }
     batch
 }

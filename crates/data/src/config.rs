@@ -1,5 +1,6 @@
 //! The `[data]` part of the configuration: where rows come from and how labels are read.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,9 @@ pub enum Task {
     Binary,
     /// Two or more classes, one per row.
     Multiclass,
+    /// Any number of labels per row, each on its own.
+    #[serde(rename = "multi_label")]
+    MultiLabel,
 }
 
 /// Data: source, columns, labels, splits.
@@ -33,11 +37,15 @@ pub struct DataConfig {
     pub text_column: String,
     /// Column that holds the label; by default `label`, else `labels`.
     pub label_column: Option<String>,
-    /// `binary` (a list-typed label column counts as positive where the list is not empty) or
-    /// `multiclass`.
+    /// With `multi_label`, instead of one column of labels: a column per label that holds 0 or 1.
+    pub label_columns: Option<Vec<String>>,
+    /// What stands between labels, with `multi_label`, where their column holds text, as in CSV.
+    pub label_separator: String,
+    /// `binary` (a list-typed label column counts as positive where the list is not empty),
+    /// `multiclass` or `multi_label`.
     pub task: Task,
-    /// Class names by index, the positive one last for `binary`; by default taken from the data:
-    /// sorted, integers by value.
+    /// Class or label names by index, the positive one last for `binary`; by default taken from the
+    /// data: sorted, integers by value.
     pub label_names: Option<Vec<String>>,
     /// Share of the training rows that becomes validation where there is no validation file.
     pub validation_fraction: f64,
@@ -49,6 +57,10 @@ pub struct DataConfig {
     pub debug_mode_sample: Option<usize>,
 }
 
+/// Why one label is refused under `multi_label`.
+pub(crate) const TOO_FEW_LABELS: &str =
+    "needs at least two labels; whether a row has one label is a binary task";
+
 impl Default for DataConfig {
     fn default() -> Self {
         Self {
@@ -58,6 +70,8 @@ impl Default for DataConfig {
             test_file: None,
             text_column: "text".into(),
             label_column: None,
+            label_columns: None,
+            label_separator: ";".into(),
             task: Task::Binary,
             label_names: None,
             validation_fraction: 0.1,
@@ -95,7 +109,7 @@ impl DataConfig {
         }
         if let Some(names) = &self.label_names {
             let value = format!("{names:?}");
-            let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+            let distinct: BTreeSet<_> = names.iter().collect();
             if distinct.len() != names.len() {
                 return refuse("label_names", value, "names a class twice");
             }
@@ -103,13 +117,42 @@ impl DataConfig {
                 let problem = match self.task {
                     Task::Binary => "a binary task has exactly two classes",
                     Task::Multiclass => "needs at least two classes",
+                    Task::MultiLabel => TOO_FEW_LABELS,
                 };
                 return refuse("label_names", value, problem);
             }
         }
+        self.check_label_columns()?;
         if self.debug_mode_sample.is_some_and(|rows| rows < 2) {
             return refuse("debug_mode_sample", "below 2".into(), "needs a row of each class");
         }
         Ok(())
+    }
+    fn check_label_columns(&self) -> Result<()> {
+        let refuse = |key, value: String, problem: &str| {
+            Err(Error::Config { key, value, problem: problem.into() })
+        };
+        if self.label_separator.trim().is_empty() {
+            return refuse("label_separator", format!("{:?}", self.label_separator), "is no sign");
+        }
+        let Some(columns) = &self.label_columns else { return Ok(()) };
+        let value = format!("{columns:?}");
+        let distinct: BTreeSet<_> = columns.iter().collect();
+        let problem = if self.task != Task::MultiLabel {
+            "needs task = \"multi_label\""
+        } else if self.label_column.is_some() {
+            "stands beside label_column; give one of them"
+        } else if self.label_names.is_some() {
+            "names the labels, as label_names does; give one of them"
+        } else if columns.contains(&self.text_column) {
+            "holds the text column"
+        } else if distinct.len() != columns.len() {
+            "names a column twice"
+        } else if columns.len() < 2 {
+            TOO_FEW_LABELS
+        } else {
+            return Ok(());
+        };
+        refuse("label_columns", value, problem)
     }
 }

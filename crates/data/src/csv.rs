@@ -10,6 +10,7 @@ use std::path::Path;
 
 use polars::prelude::{CsvParseOptions, CsvReadOptions, SerReader};
 
+use crate::labels::Value;
 use crate::table::{Columns, Row, guarded, pick, read_utf8, rows_of};
 use crate::{Error, Result};
 
@@ -32,8 +33,10 @@ pub(crate) fn read(path: &Path, columns: Columns<'_>) -> Result<Vec<Row>> {
     }
     let found: Vec<String> =
         frame.get_column_names().into_iter().map(ToString::to_string).collect();
-    let (text, label) = pick(path, &found, columns)?;
-    rows_of(path, &frame, text, label)
+    let (text, labels) = pick(path, &found, columns)?;
+    let no_label = Value::List(vec![]);
+    let null = (columns.empty_is_no_label && labels.len() == 1).then_some(&no_label);
+    rows_of(path, &frame, (text, &labels), columns.label, null)
 }
 
 struct Scan {

@@ -4,18 +4,19 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use crate::config::TOO_FEW_LABELS;
 use crate::labels::Value;
 use crate::split::{Parts, balanced_sample, carve};
 use crate::table::{Columns, LabelColumn, Row, read};
-use crate::{DataConfig, Error, LabelScheme, Result};
+use crate::{DataConfig, Error, LabelScheme, Result, Task};
 
 /// One labelled text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
     /// The text, byte for byte.
     pub text: String,
-    /// The class's index in the scheme.
-    pub label: usize,
+    /// The indices of its labels in the scheme, ascending: one, but for multi-label tasks.
+    pub labels: Vec<usize>,
     /// The row in its source file, from 1.
     pub row: usize,
 }
@@ -100,7 +101,8 @@ pub fn load_split(config: &DataConfig, path: &Path, scheme: &LabelScheme) -> Res
 /// # Errors
 /// Unreadable or malformed files, a missing column, null texts.
 pub fn read_texts(path: &Path, text_column: &str) -> Result<Vec<(usize, String)>> {
-    let columns = Columns { text: text_column, label: LabelColumn::Unread };
+    let columns =
+        Columns { text: text_column, label: LabelColumn::Unread, empty_is_no_label: false };
     Ok(read(path, columns)?.into_iter().map(|row| (row.number, row.text)).collect())
 }
 
@@ -112,16 +114,41 @@ struct Labelled<'a> {
 }
 
 fn read_split<'a>(config: &DataConfig, paths: &'a [PathBuf]) -> Result<Vec<Labelled<'a>>> {
-    let label = config.label_column.as_deref().map_or(LabelColumn::Usual, LabelColumn::Named);
-    let columns = Columns { text: &config.text_column, label };
+    let several = config.task == Task::MultiLabel;
+    let label = match (&config.label_columns, &config.label_column) {
+        (Some(names), _) if several => LabelColumn::Indicators(names),
+        (_, Some(name)) => LabelColumn::Named(name),
+        (_, None) => LabelColumn::Usual,
+    };
+    let columns = Columns { text: &config.text_column, label, empty_is_no_label: several };
     let mut rows = Vec::new();
     for path in paths {
-        rows.extend(read(path, columns)?.into_iter().map(|mut row| {
+        for mut row in read(path, columns)? {
             let label = row.label.take().expect("every reader gives the label it was asked for");
-            Labelled { path, row, label }
-        }));
+            let label = if several { label_list(config, path, &row, label)? } else { label };
+            rows.push(Labelled { path, row, label });
+        }
     }
     Ok(rows)
+}
+
+/// The labels of a multi-label row: a list as it is, text cut at the separator.
+fn label_list(config: &DataConfig, path: &Path, row: &Row, label: Value) -> Result<Value> {
+    match label {
+        Value::List(_) => Ok(label),
+        Value::Text(text) => {
+            let labels = text.split(&config.label_separator).map(str::trim);
+            let labels = labels.filter(|label| !label.is_empty());
+            Ok(Value::List(labels.map(|label| Value::Text(label.into())).collect()))
+        }
+        other => Err(Error::WrongType {
+            path: path.into(),
+            row: row.number,
+            column: config.label_column.clone().unwrap_or_else(|| "label".into()),
+            found: format!("`{other}`"),
+            expected: "a list of labels or text, as a multi-label task needs",
+        }),
+    }
 }
 
 fn scheme_of(config: &DataConfig, train: &[Labelled<'_>]) -> Result<LabelScheme> {
@@ -132,23 +159,34 @@ fn scheme_of(config: &DataConfig, train: &[Labelled<'_>]) -> Result<LabelScheme>
         label: train[third.position].label.to_string(),
         known: third.known,
     })?;
-    let mut seen = labels.iter().map(|label| scheme.index(label));
+    let mut seen = labels.iter().map(|label| scheme.indices(label).ok());
     let first = seen.next().flatten();
-    match first.filter(|_| seen.all(|other| other == first)) {
-        Some(only) => Err(Error::OneClass { label: scheme.names[only].clone(), rows: train.len() }),
-        None => Ok(scheme),
+    if let Some(only) = first
+        && seen.all(|other| other.as_ref() == Some(&only))
+    {
+        let names: Vec<String> = only.iter().map(|&i| scheme.names[i].clone()).collect();
+        let (label, rows) = (names.join("`, `"), train.len());
+        return Err(match scheme.task {
+            Task::MultiLabel => Error::OneLabelSet { labels: names, rows },
+            Task::Binary | Task::Multiclass => Error::OneClass { label, rows },
+        });
     }
+    if let (Task::MultiLabel, [only]) = (scheme.task, scheme.names.as_slice()) {
+        let problem = format!("the training rows have one label, `{only}`: it {TOO_FEW_LABELS}");
+        return Err(Error::Config { key: "task", value: "multi_label".into(), problem });
+    }
+    Ok(scheme)
 }
 
 fn label_rows(rows: Vec<Labelled<'_>>, scheme: &LabelScheme) -> Result<Vec<Example>> {
     rows.into_iter()
-        .map(|Labelled { path, row, label }| match (scheme.index(&label), label) {
-            (Some(index), _) => Ok(Example { text: row.text, label: index, row: row.number }),
-            (None, Value::List(labels)) => {
+        .map(|Labelled { path, row, label }| match scheme.indices(&label) {
+            Ok(labels) => Ok(Example { text: row.text, labels, row: row.number }),
+            Err(Value::List(labels)) if scheme.task != Task::MultiLabel => {
                 let count = labels.len();
                 Err(Error::LabelCount { path: path.into(), row: row.number, count })
             }
-            (None, label) => Err(Error::UnknownLabel {
+            Err(label) => Err(Error::UnknownLabel {
                 path: path.into(),
                 row: row.number,
                 label: label.to_string(),
@@ -167,17 +205,20 @@ fn read_evaluation(
     let mut examples = Vec::new();
     for path in paths {
         let rows = load_split(config, path, scheme)?;
-        if let Some(unseen) = rows.iter().find(|example| trained[example.label] == 0) {
-            let label = scheme.names[unseen.label].clone();
-            return Err(Error::UnseenLabel { path: path.into(), row: unseen.row, label });
+        for example in &rows {
+            if let Some(&unseen) = example.labels.iter().find(|&&label| trained[label] == 0) {
+                let label = scheme.names[unseen].clone();
+                return Err(Error::UnseenLabel { path: path.into(), row: example.row, label });
+            }
         }
         examples.extend(rows);
     }
     Ok(examples)
 }
 
+/// Rows of each class.
 pub(crate) fn class_counts(examples: &[Example], classes: usize) -> Vec<usize> {
     let mut counts = vec![0; classes];
-    examples.iter().for_each(|example| counts[example.label] += 1);
+    examples.iter().flat_map(|example| &example.labels).for_each(|&label| counts[label] += 1);
     counts
 }

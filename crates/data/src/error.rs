@@ -55,7 +55,7 @@ pub enum Error {
     #[error("{}, row {row}: unknown label `{label}`; the labels are {}", path.display(), quoted(known))]
     UnknownLabel { path: PathBuf, row: usize, label: String, known: Vec<String> },
 
-    #[error("{}, row {row}: {count} labels where a multiclass task takes one", path.display())]
+    #[error("{}, row {row}: {count} labels where a multiclass task takes one (task = \"multi_label\" takes any number)", path.display())]
     LabelCount { path: PathBuf, row: usize, count: usize },
 
     #[error(
@@ -74,6 +74,9 @@ pub enum Error {
 
     #[error("all {rows} training rows have the label `{label}`: one class only, nothing to learn")]
     OneClass { label: String, rows: usize },
+
+    #[error("all {rows} training rows have the same labels ({}): nothing to learn", quoted(labels))]
+    OneLabelSet { labels: Vec<String>, rows: usize },
 
     #[error("no training file was given")]
     NoTrainFile,

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value as Json};
 
 use crate::labels::Value;
-use crate::table::{Columns, LABEL_TYPES, Row, pick, read_utf8};
+use crate::table::{Columns, LABEL_TYPES, Row, label_of, pick, read_utf8};
 use crate::{Error, Result};
 
 pub(crate) fn read(path: &Path, columns: Columns<'_>) -> Result<Vec<Row>> {
@@ -31,13 +31,14 @@ pub(crate) fn read(path: &Path, columns: Columns<'_>) -> Result<Vec<Row>> {
                 problem: format!("{problem} (column {})", error.column()),
             }
         })?;
-        let (text, label) = match names {
+        let (text, labels) = match &names {
             Some(names) => names,
             None => {
                 let found: Vec<String> = object.keys().cloned().collect();
-                *names.insert(pick(path, &found, columns)?)
+                names.insert(pick(path, &found, columns)?)
             }
         };
+        let text = *text;
         let null =
             |column: &str| Error::Null { path: path.into(), row: number, column: column.into() };
         let wrong = |column: &str, json: &Json, expected| Error::WrongType {
@@ -52,13 +53,11 @@ pub(crate) fn read(path: &Path, columns: Columns<'_>) -> Result<Vec<Row>> {
             None | Some(Json::Null) => return Err(null(text)),
             Some(other) => return Err(wrong(text, &other, "text")),
         };
-        let label = match label {
-            None => None,
-            Some(name) => match object.remove(name) {
-                None | Some(Json::Null) => return Err(null(name)),
-                Some(json) => Some(value(&json).ok_or_else(|| wrong(name, &json, LABEL_TYPES))?),
-            },
-        };
+        let label =
+            label_of(path, number, columns.label, labels, |name| match object.remove(name) {
+                None | Some(Json::Null) => Err(null(name)),
+                Some(json) => value(&json).ok_or_else(|| wrong(name, &json, LABEL_TYPES)),
+            })?;
         rows.push(Row { number, text: content, label });
     }
     Ok(rows)

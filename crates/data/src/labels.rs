@@ -1,10 +1,11 @@
 //! Label schemes: which raw value of a label column is which class.
 //!
 //! Under a binary task a list counts as class 0 where it is empty and as class 1 otherwise, so that
-//! a multi-label column says "any label at all". Any other value is matched by its text; where the
-//! names are words, integers and booleans may also stand for the index.
+//! a multi-label column says "any label at all". Under a multi-label task a label is a list, the
+//! empty one included. Any other value is matched by its text; where the names are words, integers
+//! and booleans may also stand for the index.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -27,6 +28,22 @@ impl Value {
         const EXACT: f64 = (1_u64 << 53) as f64;
         (number.fract() == 0.0 && number.abs() <= EXACT).then_some(Self::Integer(number as i64))
     }
+
+    /// What it says in the column of one label, if it says yes or no.
+    pub fn indicator(&self) -> Option<bool> {
+        match self {
+            Self::Bool(flag) => Some(*flag),
+            Self::Integer(0) => Some(false),
+            Self::Integer(1) => Some(true),
+            Self::Integer(_) | Self::List(_) => None,
+            // As spreadsheets and data frames write them.
+            Self::Text(text) => match text.trim() {
+                "0" | "0.0" | "false" | "False" | "FALSE" => Some(false),
+                "1" | "1.0" | "true" | "True" | "TRUE" => Some(true),
+                _ => None,
+            },
+        }
+    }
 }
 
 impl fmt::Display for Value {
@@ -43,10 +60,10 @@ impl fmt::Display for Value {
     }
 }
 
-/// Class names by index. Under [`Task::Binary`] index 1 is the positive class.
+/// Class or label names by index. Under [`Task::Binary`] index 1 is the positive class.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabelScheme {
-    /// The name of each class.
+    /// The name of each class or label.
     pub names: Vec<String>,
     /// How a label column is read.
     pub task: Task,
@@ -62,8 +79,11 @@ impl LabelScheme {
     /// The scheme of `config`, with names from the training labels where it gives none.
     pub(crate) fn new(config: &DataConfig, labels: &[&Value]) -> Result<Self, ThirdLabel> {
         let task = config.task;
-        if let Some(names) = &config.label_names {
+        if let Some(names) = config.label_names.as_ref().or(config.label_columns.as_ref()) {
             return Ok(Self { names: names.clone(), task });
+        }
+        if task == Task::MultiLabel && is_unfair_tos(config) {
+            return Ok(Self { names: UNFAIR_TOS.map(String::from).into(), task });
         }
         if task == Task::Binary && matches!(labels.first(), Some(Value::List(_))) {
             let names = if is_unfair_tos(config) { ["fair", "unfair"] } else { ["none", "any"] };
@@ -71,7 +91,11 @@ impl LabelScheme {
         }
         let mut first_seen = BTreeMap::new();
         for (position, label) in labels.iter().enumerate() {
-            if let Some(label) = single(label) {
+            let all = match (task, label) {
+                (Task::MultiLabel, Value::List(labels)) => labels.as_slice(),
+                (_, label) => single(label).map_or(&[][..], std::slice::from_ref),
+            };
+            for label in all {
                 first_seen.entry(label.to_string()).or_insert(position);
             }
         }
@@ -89,8 +113,25 @@ impl LabelScheme {
         Ok(Self { names, task })
     }
 
+    /// The classes of a raw label, ascending: one, but for multi-label tasks.
+    ///
+    /// # Errors
+    /// The value that is none of the scheme's.
+    pub(crate) fn indices<'a>(&self, label: &'a Value) -> Result<Vec<usize>, &'a Value> {
+        let Value::List(labels) = label else { return Ok(vec![self.index(label).ok_or(label)?]) };
+        if self.task != Task::MultiLabel {
+            return Ok(vec![self.index(label).ok_or(label)?]);
+        }
+        let index = |label: &'a Value| match label {
+            Value::List(_) => Err(label),
+            label => self.index(label).ok_or(label),
+        };
+        let distinct: BTreeSet<usize> = labels.iter().map(index).collect::<Result<_, _>>()?;
+        Ok(distinct.into_iter().collect())
+    }
+
     /// The class of a raw label, if it has one.
-    pub(crate) fn index(&self, label: &Value) -> Option<usize> {
+    fn index(&self, label: &Value) -> Option<usize> {
         if let (Task::Binary, Value::List(items)) = (self.task, label) {
             return Some(usize::from(!items.is_empty()));
         }
@@ -122,7 +163,19 @@ fn single(label: &Value) -> Option<&Value> {
     }
 }
 
-/// The one dataset whose list-typed labels have a settled binary reading.
+/// The kinds of unfair clause in LexGLUE's UNFAIR-ToS, by number.
+const UNFAIR_TOS: [&str; 8] = [
+    "Limitation of liability",
+    "Unilateral termination",
+    "Unilateral change",
+    "Content removal",
+    "Contract by using",
+    "Choice of law",
+    "Jurisdiction",
+    "Arbitration",
+];
+
+/// The one dataset whose list-typed labels have names, and a settled binary reading.
 fn is_unfair_tos(config: &DataConfig) -> bool {
     let named = config.dataset.as_deref().unwrap_or_default();
     let path = Path::new(named);

@@ -1,4 +1,4 @@
-//! Parquet through Polars; only the two columns wanted are decoded.
+//! Parquet through Polars; only the columns wanted are decoded.
 
 use std::fs::File;
 use std::path::Path;
@@ -17,8 +17,8 @@ pub(crate) fn read(path: &Path, columns: Columns<'_>) -> Result<Vec<Row>> {
     let mut reader = ParquetReader::new(file);
     let schema = guarded(path, || reader.schema())?;
     let found: Vec<String> = schema.iter_names().map(ToString::to_string).collect();
-    let (text, label) = pick(path, &found, columns)?;
-    let wanted = std::iter::once(text).chain(label).map(String::from).collect();
+    let (text, labels) = pick(path, &found, columns)?;
+    let wanted = std::iter::once(text).chain(labels.iter().copied()).map(String::from).collect();
     let frame = guarded(path, || reader.with_columns(Some(wanted)).finish())?;
-    rows_of(path, &frame, text, label)
+    rows_of(path, &frame, (text, &labels), columns.label, None)
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::dataset::class_counts;
-use crate::{Dataset, Encoded, Example};
+use crate::{Dataset, Encoded, Example, LabelScheme, Task};
 
 /// Above this share of cut rows, truncation is worth a warning.
 const TRUNCATED_SHARE: f64 = 0.01;
@@ -41,6 +41,8 @@ pub struct SplitReport {
     pub rows: usize,
     /// Rows of each class, by index.
     pub classes: Vec<ClassCount>,
+    /// Rows without any label, for multi-label tasks.
+    pub unlabelled: Option<usize>,
     /// Lengths before truncation.
     pub tokens: TokenLengths,
     /// Rows that are cut.
@@ -87,7 +89,7 @@ impl DataReport {
     /// at `max_length`.
     #[must_use]
     pub fn new(dataset: &Dataset, encoded: [&[Encoded]; 3], max_length: usize) -> Self {
-        let names = &dataset.labels.names;
+        let labels = &dataset.labels;
         let (train, validation, test) = (
             (dataset.train.as_slice(), "train"),
             (&*dataset.validation, "validation"),
@@ -95,7 +97,7 @@ impl DataReport {
         );
         let [a, b, c] = encoded;
         let splits = [(train, a), (validation, b), (test, c)]
-            .map(|((examples, name), encoded)| SplitReport::new(name, examples, encoded, names));
+            .map(|((examples, name), encoded)| SplitReport::new(name, examples, encoded, labels));
         let shared = [(train, validation), (train, test), (validation, test)]
             .map(|(one, other)| SharedTexts::new(one, other));
         let mut report = Self { max_length, splits, shared, warnings: vec![] };
@@ -152,7 +154,11 @@ impl DataReport {
                 ));
             }
         }
-        let classes = &self.splits[0].classes;
+        let SplitReport { classes, unlabelled, rows, .. } = &self.splits[0];
+        if unlabelled.is_some() {
+            warnings.extend(warn_of_rare(classes, *rows));
+            return warnings;
+        }
         let by_rows = |class: &&ClassCount| class.rows;
         let present = || classes.iter().filter(|class| class.rows > 0);
         if let (Some(least), Some(most)) =
@@ -170,16 +176,31 @@ impl DataReport {
     }
 }
 
+/// Says of multi-label rows that a label is on few of them.
+fn warn_of_rare(labels: &[ClassCount], rows: usize) -> Option<String> {
+    let rarest = labels.iter().filter(|label| label.rows > 0).min_by_key(|label| label.rows)?;
+    (rows as f64 / rarest.rows as f64 > IMBALANCE).then(|| {
+        format!(
+            "the rarest label, `{}`, is on {} of {} train rows: consider class weights.",
+            rarest.name,
+            grouped(rarest.rows),
+            grouped(rows)
+        )
+    })
+}
+
 impl SplitReport {
     fn new(
         name: &'static str,
         examples: &[Example],
         encoded: &[Encoded],
-        names: &[String],
+        labels: &LabelScheme,
     ) -> Self {
-        let classes = names
+        let counts = class_counts(examples, labels.names.len());
+        let classes = labels
+            .names
             .iter()
-            .zip(class_counts(examples, names.len()))
+            .zip(counts)
             .map(|(name, rows)| ClassCount { name: name.clone(), rows })
             .collect();
         let lost = encoded.iter().map(|text| text.length - text.ids.len()).filter(|&lost| lost > 0);
@@ -187,6 +208,8 @@ impl SplitReport {
             name,
             rows: examples.len(),
             classes,
+            unlabelled: (labels.task == Task::MultiLabel)
+                .then(|| examples.iter().filter(|example| example.labels.is_empty()).count()),
             tokens: TokenLengths::new(encoded.iter().map(|text| text.length).collect()),
             truncated_rows: lost.clone().count(),
             lost_tokens: lost.sum(),
@@ -219,16 +242,16 @@ impl SharedTexts {
     }
 }
 
-/// Each distinct text with its label, or none where its rows disagree.
-fn labels_by_text(examples: &[Example]) -> HashMap<&str, Option<usize>> {
-    let mut labels = HashMap::new();
-    for Example { text, label, .. } in examples {
-        let known = labels.entry(text.as_str()).or_insert(Some(*label));
-        if *known != Some(*label) {
+/// Each distinct text with its labels, or none where its rows disagree.
+fn labels_by_text(examples: &[Example]) -> HashMap<&str, Option<&[usize]>> {
+    let mut by_text = HashMap::new();
+    for Example { text, labels, .. } in examples {
+        let known = by_text.entry(text.as_str()).or_insert(Some(labels.as_slice()));
+        if *known != Some(labels.as_slice()) {
             *known = None;
         }
     }
-    labels
+    by_text
 }
 
 /// `1 row`, `2,000 rows`.
@@ -258,6 +281,10 @@ impl fmt::Display for DataReport {
         for (index, class) in self.splits[0].classes.iter().enumerate() {
             let name: String = class.name.chars().filter(|c| !c.is_control()).take(40).collect();
             table.push(row(&format!("  {name}"), &|split| grouped(split.classes[index].rows)));
+        }
+        if self.splits[0].unlabelled.is_some() {
+            let rows = |split: &SplitReport| grouped(split.unlabelled.unwrap_or_default());
+            table.push(row("  (no label)", &rows));
         }
         table.extend([
             row("tokens, mean", &|split| format!("{:.1}", split.tokens.mean)),

@@ -1,9 +1,11 @@
 //! Carving validation and test rows off the training rows, and the balanced sample of debug mode.
-//! Both are stratified by class and pure functions of the seed.
+//! Both are stratified by class and pure functions of the seed. A row of several labels counts as one
+//! of the rarest of them, and a row of none as one of a class of its own.
 
 use std::collections::HashMap;
 
 use crate::Example;
+use crate::dataset::class_counts;
 use crate::order::{Purpose, permutation};
 
 /// Parts of one set of rows, each in the original order.
@@ -60,15 +62,23 @@ enum Place {
     Test,
 }
 
-/// Per class, the positions of its rows, equal texts in one group. A text that carries several
-/// labels goes with its first.
+/// The class of each row: the rarest of its labels, or `classes` where it has none.
+fn strata(examples: &[Example], classes: usize) -> Vec<usize> {
+    let counts = class_counts(examples, classes);
+    let rarest = |example: &Example| example.labels.iter().copied().min_by_key(|&l| counts[l]);
+    examples.iter().map(|example| rarest(example).unwrap_or(classes)).collect()
+}
+
+/// Per class, the positions of its rows, equal texts in one group. A text whose rows are of several
+/// classes goes with its first.
 fn groups_by_class(examples: &[Example], classes: usize) -> Vec<Vec<Vec<usize>>> {
-    let mut groups = vec![Vec::new(); classes];
+    let mut groups = vec![Vec::new(); classes + 1];
     let mut known: HashMap<&str, (usize, usize)> = HashMap::new();
-    for (position, example) in examples.iter().enumerate() {
+    let strata = strata(examples, classes);
+    for (position, (example, &class)) in examples.iter().zip(&strata).enumerate() {
         let (class, group) = *known.entry(&example.text).or_insert_with(|| {
-            groups[example.label].push(Vec::new());
-            (example.label, groups[example.label].len() - 1)
+            groups[class].push(Vec::new());
+            (class, groups[class].len() - 1)
         });
         groups[class][group].push(position);
     }
@@ -82,9 +92,9 @@ pub(crate) fn balanced_sample(
     wanted: usize,
     seed: u64,
 ) -> Vec<Example> {
-    let mut by_class = vec![Vec::new(); classes];
-    for (position, example) in examples.iter().enumerate() {
-        by_class[example.label].push(position);
+    let mut by_class = vec![Vec::new(); classes + 1];
+    for (position, class) in strata(&examples, classes).into_iter().enumerate() {
+        by_class[class].push(position);
     }
     let mut draws: Vec<_> = by_class
         .iter()

@@ -1,6 +1,7 @@
 //! Rows as read from a file of any supported format: number, text, raw label. The format follows
 //! from the file's extension; anything else is refused.
 
+use std::collections::HashMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -22,6 +23,8 @@ pub(crate) struct Row {
 pub(crate) struct Columns<'a> {
     pub text: &'a str,
     pub label: LabelColumn<'a>,
+    /// Whether an empty CSV cell is a row without labels.
+    pub empty_is_no_label: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -31,6 +34,8 @@ pub(crate) enum LabelColumn<'a> {
     Named(&'a str),
     /// `label`, else `labels`.
     Usual,
+    /// One column per label, each 0 or 1.
+    Indicators(&'a [String]),
 }
 
 /// Reads a whole file.
@@ -65,12 +70,12 @@ pub(crate) fn read_utf8(path: &Path) -> Result<String> {
     })
 }
 
-/// The names of the text column and of the label column among those that exist.
+/// The names of the text column and of the label columns among those that exist.
 pub(crate) fn pick<'a>(
     path: &Path,
     found: &[String],
     columns: Columns<'a>,
-) -> Result<(&'a str, Option<&'a str>)> {
+) -> Result<(&'a str, Vec<&'a str>)> {
     let has = |name: &str| found.iter().any(|column| column == name);
     let missing = |wanted: &str, shown: String| Error::NoColumn {
         path: path.into(),
@@ -82,14 +87,49 @@ pub(crate) fn pick<'a>(
         if has(name) { Ok(name) } else { Err(missing(name, format!("`{name}`"))) }
     };
     let text = named(columns.text)?;
-    let label = match columns.label {
-        LabelColumn::Unread => None,
-        LabelColumn::Named(name) => Some(named(name)?),
-        LabelColumn::Usual if has("label") => Some("label"),
-        LabelColumn::Usual if has("labels") => Some("labels"),
+    let labels = match columns.label {
+        LabelColumn::Unread => vec![],
+        LabelColumn::Named(name) => vec![named(name)?],
+        LabelColumn::Usual if has("label") => vec!["label"],
+        LabelColumn::Usual if has("labels") => vec!["labels"],
         LabelColumn::Usual => return Err(missing("label", "`label` or `labels`".into())),
+        LabelColumn::Indicators(names) => {
+            names.iter().map(|name| named(name)).collect::<Result<_>>()?
+        }
     };
-    Ok((text, label))
+    Ok((text, labels))
+}
+
+/// What a row of these columns is labelled with, if labels are wanted; `cell` reads a column. The
+/// columns of indicators become the list of those that hold 1.
+pub(crate) fn label_of(
+    path: &Path,
+    row: usize,
+    kind: LabelColumn<'_>,
+    columns: &[&str],
+    mut cell: impl FnMut(&str) -> Result<Value>,
+) -> Result<Option<Value>> {
+    if !matches!(kind, LabelColumn::Indicators(_)) {
+        return columns.first().map(|name| cell(name)).transpose();
+    }
+    let mut labels = Vec::new();
+    for &name in columns {
+        let value = cell(name)?;
+        match value.indicator() {
+            Some(true) => labels.push(Value::Text(name.into())),
+            Some(false) => {}
+            None => {
+                return Err(Error::WrongType {
+                    path: path.into(),
+                    row,
+                    column: name.into(),
+                    found: format!("`{value}`"),
+                    expected: "0 or 1",
+                });
+            }
+        }
+    }
+    Ok(Some(Value::List(labels)))
 }
 
 /// The closest existing name, if it is close enough to be a slip of the pen.
@@ -117,15 +157,19 @@ pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("the reader panicked").into()
 }
 
-/// Rows of a data frame, numbered from 1.
+/// Rows of a data frame, numbered from 1; `null_label` is what a null stands for, if for anything.
 pub(crate) fn rows_of(
     path: &Path,
     frame: &DataFrame,
-    text: &str,
-    label: Option<&str>,
+    (text, labels): (&str, &[&str]),
+    kind: LabelColumn<'_>,
+    null_label: Option<&Value>,
 ) -> Result<Vec<Row>> {
     let texts = plain_column(path, frame, text)?;
-    let labels = label.map(|name| Ok((name, plain_column(path, frame, name)?))).transpose()?;
+    let columns: HashMap<&str, polars::prelude::Column> = labels
+        .iter()
+        .map(|&name| Ok((name, plain_column(path, frame, name)?)))
+        .collect::<Result<_>>()?;
     (0..frame.height())
         .map(|index| {
             let number = index + 1;
@@ -146,13 +190,13 @@ pub(crate) fn rows_of(
                 AnyValue::Null => return Err(null(text)),
                 cell => cell.get_str().ok_or_else(|| wrong(text, cell, "text"))?.to_owned(),
             };
-            let label = match &labels {
-                None => None,
-                Some((name, column)) => match guarded(path, || column.get(index))? {
-                    AnyValue::Null => return Err(null(name)),
-                    cell => Some(value(&cell).ok_or_else(|| wrong(name, &cell, LABEL_TYPES))?),
-                },
-            };
+            let label = label_of(path, number, kind, labels, |name| {
+                match (guarded(path, || columns[name].get(index))?, null_label) {
+                    (AnyValue::Null, Some(label)) => Ok(label.clone()),
+                    (AnyValue::Null, None) => Err(null(name)),
+                    (cell, _) => value(&cell).ok_or_else(|| wrong(name, &cell, LABEL_TYPES)),
+                }
+            })?;
             Ok(Row { number, text: content, label })
         })
         .collect()

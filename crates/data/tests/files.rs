@@ -26,7 +26,8 @@ fn csv_keeps_quoted_text_byte_for_byte() -> Result<(), Error> {
             .join(line_break);
             for end in ["", line_break, &line_break.repeat(3)] {
                 let data = folder.load(&whole(), "a.csv", format!("{bom}{content}{end}"))?;
-                let read: Vec<_> = data.train.iter().map(|row| (&*row.text, row.label)).collect();
+                let read: Vec<_> =
+                    data.train.iter().map(|row| (&*row.text, row.labels[0])).collect();
                 let nasty = "nul \0, bidi \u{202e}, e\u{301}\u{301}";
                 let wanted = [
                     ("one, \"two\"\nthree\r\nfour \n", 0),
@@ -98,7 +99,7 @@ fn jsonl_keeps_text_and_counts_lines() -> Result<(), Error> {
                    {\"labels\": [3, 4], \"text\": \"\\u0000 \\ud83d\\ude00 e\u{301}\"}\n";
     let data = folder.load(&whole(), "a.jsonl", content)?;
     assert_eq!(data.labels.names, ["none", "any"]);
-    let read: Vec<_> = data.train.iter().map(|e| (&*e.text, e.label, e.row)).collect();
+    let read: Vec<_> = data.train.iter().map(|e| (&*e.text, e.labels[0], e.row)).collect();
     assert_eq!(read, [("a \n", 0, 1), ("\0 \u{1f600} e\u{301}", 1, 3)]);
     Ok(())
 }
@@ -142,7 +143,7 @@ fn parquet_is_read_and_its_damage_refused() -> Result<(), Box<dyn std::error::Er
         Series::new("labels".into(), [lists[0].clone(), lists[1].clone(), lists[0].clone()]);
     let bytes = parquet(&mut df!("id" => [1.5, 2.5, 3.5], "text" => texts, "labels" => labels)?)?;
     let data = folder.load(&whole(), "a.parquet", &bytes)?;
-    let read: Vec<_> = data.train.iter().map(|e| (&*e.text, e.label, e.row)).collect();
+    let read: Vec<_> = data.train.iter().map(|e| (&*e.text, e.labels[0], e.row)).collect();
     assert_eq!(read, [("a \n", 0, 1), ("\0", 1, 2), ("c", 0, 3)]);
 
     for label in [
@@ -154,7 +155,7 @@ fn parquet_is_read_and_its_damage_refused() -> Result<(), Box<dyn std::error::Er
     ] {
         let bytes = parquet(&mut df!("text" => texts, "label" => label)?)?;
         let data = folder.load(&whole(), "b.parquet", bytes)?;
-        assert_eq!(data.train.iter().map(|e| e.label).collect::<Vec<_>>(), [0, 1, 0]);
+        assert_eq!(data.train.iter().map(|e| e.labels[0]).collect::<Vec<_>>(), [0, 1, 0]);
     }
     let null = parquet(&mut df!("text" => [Some("a"), None], "label" => [0, 1])?)?;
     refused(folder.load(&whole(), "c.parquet", null), &["c.parquet, row 2: `text`"]);

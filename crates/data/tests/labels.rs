@@ -13,7 +13,7 @@ fn jsonl(labels: &[&str]) -> String {
 /// The class names found, and the class of each row.
 fn read(config: &DataConfig, labels: &[&str]) -> Result<(Vec<String>, Vec<usize>), Error> {
     let data = Folder::new().load(config, "a.jsonl", jsonl(labels))?;
-    Ok((data.labels.names, data.train.iter().map(|example| example.label).collect()))
+    Ok((data.labels.names, data.train.iter().map(|example| example.labels[0]).collect()))
 }
 
 #[track_caller]
@@ -73,7 +73,7 @@ fn a_stored_scheme_reads_new_files_and_refuses_unknown_labels() -> Result<(), Er
         LabelScheme { names: vec!["a".into(), "b".into(), "c".into()], task: Task::Multiclass };
     let path = folder.file("new.csv", "text,label\nt,c\nt,1\n");
     let read = load_split(&multiclass(), &path, &scheme)?;
-    assert_eq!(read.iter().map(|example| example.label).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(read.iter().map(|example| example.labels[0]).collect::<Vec<_>>(), [2, 1]);
     let path = folder.file("new.csv", "text,label\nt,c\nt,d\n");
     let parts = ["new.csv, row 2", "unknown label `d`", "`a`, `b`, `c`"];
     refused(load_split(&multiclass(), &path, &scheme), &parts);

@@ -12,7 +12,7 @@ use data::{
 fn examples(rows: &[(&str, usize)]) -> Vec<Example> {
     let example = |(row, (text, label)): (usize, &(&str, usize))| Example {
         text: text.to_string(),
-        label: *label,
+        labels: vec![*label],
         row: row + 1,
     };
     rows.iter().enumerate().map(example).collect()

@@ -14,7 +14,7 @@ fn csv(texts: impl Iterator<Item = usize>) -> String {
 }
 
 fn positives(split: &[Example]) -> usize {
-    split.iter().filter(|example| example.label == 1).count()
+    split.iter().filter(|example| example.labels == [1]).count()
 }
 
 fn rows(split: &[Example]) -> Vec<usize> {

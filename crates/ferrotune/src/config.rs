@@ -335,6 +335,9 @@ impl Config {
                 self.quantization.name()
             );
         }
+        if self.data.task == data::Task::MultiLabel {
+            bail!("data.task is \"multi_label\", which is read but not yet trained");
+        }
         self.max_seconds()?;
         self.lora.check()?;
         self.data.check()?;

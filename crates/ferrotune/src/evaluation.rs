@@ -27,7 +27,7 @@ impl Split {
     /// A text that the tokenizer refuses, with its row.
     pub fn encode(tokenizer: &Tokenizer, examples: &[Example], name: &str) -> Result<Split> {
         let texts: Vec<&str> = examples.iter().map(|e| e.text.as_str()).collect();
-        let labels = examples.iter().map(|e| e.label as u32).collect();
+        let labels = examples.iter().map(|e| e.labels[0] as u32).collect();
         match tokenizer.encode_batch(&texts) {
             Ok(encoded) => Ok(Split::new(encoded, labels)),
             Err(data::Error::Encode { index, problem }) => bail!(
@@ -126,7 +126,7 @@ fn mean_loss(logits: &[f32], labels: &[u32], classes: usize) -> f64 {
 pub fn classes_of(labels: &LabelScheme) -> Classes {
     match labels.task {
         Task::Binary => Classes::Binary,
-        Task::Multiclass => Classes::Multi(labels.names.len()),
+        Task::Multiclass | Task::MultiLabel => Classes::Multi(labels.names.len()),
     }
 }
 

@@ -240,11 +240,11 @@ fn mistakes(facts: &Facts<'_>, probabilities: &[f32]) -> Vec<report::Mistake> {
         .test
         .iter()
         .zip(probabilities.chunks(names.len()))
-        .filter(|(example, p)| predicted(p) != example.label)
+        .filter(|(example, p)| [predicted(p)] != *example.labels)
         .map(|(example, p)| report::Mistake {
             row: example.row as u64,
             text: example.text.clone(),
-            truth: names[example.label].clone(),
+            truth: names[example.labels[0]].clone(),
             predicted: names[predicted(p)].clone(),
             probability: f64::from(p[predicted(p)]),
         })
@@ -256,7 +256,7 @@ fn mistakes(facts: &Facts<'_>, probabilities: &[f32]) -> Vec<report::Mistake> {
 fn precision_recall(test: &[Example], evaluation: &Evaluation) -> report::PrecisionRecall {
     const THRESHOLD: f64 = 0.5;
     let positive: Vec<f32> = evaluation.probabilities.chunks(2).map(|p| p[1]).collect();
-    let labels: Vec<u32> = test.iter().map(|example| example.label as u32).collect();
+    let labels: Vec<u32> = test.iter().map(|example| example.labels[0] as u32).collect();
     let mut points: Vec<_> = metrics::precision_recall_curve(&positive, &labels)
         .into_iter()
         .map(|point| report::PrecisionRecallPoint {
