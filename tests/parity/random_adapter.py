@@ -2,7 +2,8 @@
 
     python random_adapter.py BASE_DIR LABELS ADAPTER_DIR IDS.jsonl
 
-The adapter is on the family's query and value. The ids are those of a few texts, the last as long as the
+ADAPTER_DIR becomes a model folder as ferrotune's training leaves it. The adapter is on the family's query and
+value. The ids are those of a few texts, the last as long as the
 model can read. What `logits BASE_DIR ADAPTER_DIR LABELS < IDS.jsonl` makes of them is for check_adapter.py.
 """
 
@@ -57,6 +58,21 @@ def main() -> None:
     behind = family in ("camembert", "mpnet", "roberta", "xlm-roberta")
     longest = model.config.max_position_embeddings - (2 if behind else 0)
     tokenizer = AutoTokenizer.from_pretrained(options.base)
+    tokenizer.save_pretrained(options.adapter)
+    config = json.loads((options.base / "config.json").read_text())
+    names = [f"label {n}" for n in range(options.labels)]
+    config |= {
+        "architectures": [type(model).__name__],
+        "id2label": {str(n): name for n, name in enumerate(names)},
+        "label2id": {name: n for n, name in enumerate(names)},
+        "problem_type": "single_label_classification",
+    }
+    (options.adapter / "config.json").write_text(json.dumps(config))
+    (options.adapter / "ferrotune.json").write_text(json.dumps({
+        "version": "", "pretrained_model": str(options.base.absolute()), "max_length": longest,
+        "labels": {"names": names, "task": "multiclass"}, "precision": "32-true", "seed": 0,
+        "text_column": "text", "label_column": None,
+    }))
     rows = tokenizer(TEXTS, truncation=True, max_length=longest)["input_ids"]
     assert len(rows[-1]) == longest, f"the last text has {len(rows[-1])} tokens, not {longest}"
     options.ids.write_text("".join(json.dumps({"ids": row}) + "\n" for row in rows))

@@ -22,6 +22,11 @@ pub const ADAPTER_WEIGHTS: &str = "adapter_model.safetensors";
 /// PEFT's prefix before the base model's own names.
 const PREFIX: &str = "base_model.model.";
 
+/// The name under which an adapter folder holds this tensor of the model.
+pub(crate) fn stored_name(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
+
 /// Writes the adapter and the head to `folder` so that `PeftModel.from_pretrained` loads them onto
 /// `base`, the name or path of the pretrained model.
 ///

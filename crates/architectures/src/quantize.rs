@@ -153,7 +153,7 @@ fn refuse_quantized(folder: &Path, config: &Config, checkpoint: &Checkpoint) -> 
 
 /// Names and shapes [out, in] of the matrices that LoRA freezes: those that the network itself packs
 /// when it is built of this checkpoint, here without keeping a number.
-fn packed_matrices(
+pub(crate) fn packed_matrices(
     config: &Config,
     checkpoint: &Checkpoint,
 ) -> Result<HashMap<String, [usize; 2]>, Error> {

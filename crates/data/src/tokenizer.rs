@@ -117,6 +117,20 @@ impl Tokenizer {
         self.inner.get_vocab(true).into_values().max().unwrap_or(0)
     }
 
+    /// The token of an id.
+    #[must_use]
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// As a `tokenizer.json`, without truncation or padding.
+    ///
+    /// # Errors
+    /// A part of it cannot be written.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner.to_string(false).map_err(|error| files::bad(Path::new(WHOLE), error))
+    }
+
     /// Encodes texts on all cores; the order is kept.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The command line: what is parsed, and its help.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Fine-tune pretrained Hugging Face encoders for text classification: LoRA or full, tracked,
@@ -32,6 +33,8 @@ pub enum Command {
     Predict(PredictArguments),
     /// Measure this machine: optimizer steps, epochs or predictions per second, and memory.
     Bench(BenchArguments),
+    /// Write a trained model for others to run: PEFT, Transformers, MLflow.
+    Export(ExportArguments),
     /// Write a pretrained model anew in 4 bits, for QLoRA here or with Transformers and bitsandbytes.
     Quantize(QuantizeArguments),
 }
@@ -228,6 +231,56 @@ Examples:
   ferrotune bench                                # RoBERTa-base shapes, LoRA r 8 on query and value
   ferrotune bench --set precision=32-true --set threads=1
   ferrotune bench epoch --config examples/unfair_tos_minilm.toml --repeats 1";
+
+/// A format that trained models are written in for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// The adapter alone, a few MB, for PeftModel.from_pretrained on the pretrained model.
+    Peft,
+    /// A whole checkpoint with the adapter merged in, in f32, for Transformers'
+    /// AutoModelForSequenceClassification.from_pretrained.
+    Merged,
+    /// The merged checkpoint as an MLflow model: mlflow.pyfunc.load_model, mlflow models serve.
+    Mlflow,
+}
+
+impl Format {
+    /// As the command line and configurations name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Peft => "peft",
+            Format::Merged => "merged",
+            Format::Mlflow => "mlflow",
+        }
+    }
+}
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+#[command(after_help = EXPORT_EXAMPLES)]
+pub struct ExportArguments {
+    /// Run folder, or a model folder in it.
+    pub run: PathBuf,
+    /// What to write.
+    #[arg(long)]
+    pub format: Format,
+    /// Folder to make, RUN/export/FORMAT by default; refused where it exists and is not empty.
+    #[arg(long, value_name = "FOLDER")]
+    pub output: Option<PathBuf>,
+    /// Which of the run's models; the best by default.
+    #[arg(long)]
+    pub model: Option<Which>,
+}
+
+const EXPORT_EXAMPLES: &str = "\
+The labels' names and the tokenizer travel with every format. Training does the same at its end for the
+formats of export.formats.
+
+Examples:
+  ferrotune export runs/steady-otter-417-3f2a9c1d --format merged
+  ferrotune export runs/steady-otter-417-3f2a9c1d --format mlflow --output model --model last
+  ferrotune train --set 'export.formats=[\"merged\", \"mlflow\"]'";
 
 /// Arguments of `quantize`.
 #[derive(Debug, Args)]

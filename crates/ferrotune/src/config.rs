@@ -2,6 +2,7 @@
 //! file < environment (`FERROTUNE__SECTION__KEY`) < command line (`--set section.key=value` and
 //! named flags). Unknown keys are refused with the nearest known one.
 
+use crate::cli::Format;
 use anyhow::{Context, Result, anyhow, bail};
 use architectures::{LoraConfig, Quantization};
 use data::DataConfig;
@@ -41,6 +42,8 @@ pub struct Config {
     pub early_stopping: EarlyStoppingConfig,
     /// Where the run is recorded besides its folder.
     pub tracking: TrackingConfig,
+    /// What is written of the best model at the end.
+    pub export: ExportConfig,
 }
 
 /// How the pretrained model is fine-tuned.
@@ -180,6 +183,14 @@ pub struct TrackingConfig {
     pub experiment_name: Option<String>,
 }
 
+/// What is written of the best model at the end, into the run folder's `export/`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExportConfig {
+    /// `peft`, `merged`, `mlflow`; as `ferrotune export`.
+    pub formats: Vec<Format>,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -197,6 +208,7 @@ impl Default for Config {
             training: TrainingConfig::default(),
             early_stopping: EarlyStoppingConfig::default(),
             tracking: TrackingConfig::default(),
+            export: ExportConfig::default(),
         }
     }
 }
@@ -337,6 +349,9 @@ impl Config {
         }
         if self.data.task == data::Task::MultiLabel {
             bail!("data.task is \"multi_label\", which is read but not yet trained");
+        }
+        if self.method == MethodName::Full && self.export.formats.contains(&Format::Peft) {
+            bail!("export.formats names `peft`, but method = \"full\" trains no adapter");
         }
         self.max_seconds()?;
         self.lora.check()?;

@@ -11,6 +11,7 @@ mod commands;
 mod config;
 mod device;
 mod evaluation;
+mod exports;
 mod failure;
 mod interrupt;
 mod memory;
@@ -43,6 +44,7 @@ fn main() {
         Command::Test(arguments) => commands::test::run(&arguments),
         Command::Bench(arguments) => commands::bench::run(&arguments),
         Command::Predict(arguments) => commands::predict::run(&arguments),
+        Command::Export(arguments) => commands::export::run(&arguments),
         Command::Quantize(arguments) => commands::quantize::run(&arguments),
     };
     if let Err(failure) = outcome {

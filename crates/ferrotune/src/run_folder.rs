@@ -2,6 +2,7 @@
 //! `last/` and `best/` models, `report.html` and `report.md`. One process at a time.
 
 use crate::artifact::{read_json, write_json};
+use crate::cli::Format;
 use crate::config::Config;
 use crate::trainer::TrainerState;
 use anyhow::{Context, Result, bail};
@@ -69,6 +70,11 @@ impl RunFolder {
     pub fn best(&self) -> PathBuf {
         self.path.join("best")
     }
+}
+
+/// Where the run in this folder keeps its export in this format.
+pub fn export(run: &Path, format: Format) -> PathBuf {
+    run.join("export").join(format.name())
 }
 
 fn lock(path: &Path) -> Result<File> {

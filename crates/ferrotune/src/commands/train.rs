@@ -7,6 +7,7 @@ use crate::artifact;
 use crate::cli::TrainArguments;
 use crate::config::{Config, environment};
 use crate::device::Device;
+use crate::exports::Export;
 use crate::failure::{BeforeStart, Failure, Outcome};
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::memory::{self, Bytes};
@@ -115,7 +116,7 @@ impl Job {
     fn train_and_test(&mut self, trainer: &mut Trainer, recorder: &mut Recorder) -> Outcome {
         let outcome = self.train(trainer, recorder).and_then(|end| match end {
             End::Interrupted => Ok(None),
-            End::Finished(note) => match self.test(trainer, recorder, &note) {
+            End::Finished(note) => match self.finish(trainer, recorder, &note) {
                 Err(error) if error.is::<Interrupted>() => Ok(None),
                 tested => tested.map(Some),
             },
@@ -294,6 +295,25 @@ impl Job {
             artifact::write(folder, backend, model, &method, base, card)?;
             run_folder::write_state(folder, backend, state, optimizer, &model.parameters)
         })
+    }
+
+    /// What follows the last step.
+    fn finish(&mut self, trainer: &mut Trainer, recorder: &mut Recorder, note: &str) -> Result<()> {
+        self.test(trainer, recorder, note)?;
+        self.export()
+    }
+
+    /// Writes the best model in the formats that the configuration names.
+    fn export(&self) -> Result<()> {
+        let (base, isa) = (&self.prepared.base, self.device.isa);
+        for &format in &self.config.export.formats {
+            let export = Export::open(&self.folder.best(), Some(base), format, isa)?;
+            let target = run_folder::export(self.folder.path(), format);
+            durable::create_folder(target.parent().unwrap_or(&target))?;
+            durable::replace_folder(&target, |folder| self.device.run(|| export.write(folder)))?;
+            tell(format_args!("exported: {}", target.display()));
+        }
+        Ok(())
     }
 
     /// Tests the last and the best model, prints the table, writes the report.

@@ -1,0 +1,150 @@
+//! Adapters that PEFT wrote, merged: the logits are PEFT's, the names those of Transformers' class;
+//! and with frozen weights in few bits, what the unmerged network answers.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use architectures::{
+    Batch, Checkpoint, Config, Cpu, Isa, Merged, Method, Precision, Quantization,
+    SequenceClassifier, TensorFile, peft,
+};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+#[derive(Deserialize)]
+struct Adapter {
+    name: String,
+    family: String,
+    base: String,
+    adapter: String,
+    num_labels: usize,
+    sequences: Vec<Vec<u32>>,
+}
+
+impl Adapter {
+    fn all() -> Vec<Adapter> {
+        let text = std::fs::read_to_string(fixtures().join("adapters.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn base(&self) -> PathBuf {
+        fixtures().join(&self.family).join(&self.base)
+    }
+
+    fn folder(&self) -> PathBuf {
+        fixtures().join(&self.family).join(&self.adapter)
+    }
+
+    fn merged(&self, quantization: Quantization) -> Merged {
+        let (config, isa) = (Config::read(&self.base()).unwrap(), Isa::detect().unwrap());
+        let (folder, base) = (self.folder(), self.base());
+        Merged::open(config, &folder, Some(&base), self.num_labels, quantization, isa).unwrap()
+    }
+
+    fn logits(&self, backend: &Cpu, model: &SequenceClassifier<Cpu>) -> Vec<f32> {
+        let mut cu_seqlens = vec![0];
+        for sequence in &self.sequences {
+            cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + sequence.len() as u32);
+        }
+        model.predict(backend, &Batch::new(backend, &self.sequences.concat(), &cu_seqlens))
+    }
+
+    /// The logits of what `merged` writes.
+    fn written_logits(&self, merged: &Merged) -> Vec<f32> {
+        let folder = tempfile::tempdir().unwrap();
+        merged.write(&folder.path().join("model.safetensors"), |_, _| ()).unwrap();
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        let (config, method) = (merged.config.clone(), Method::Full);
+        let backend = backend(Quantization::None);
+        let labels = self.num_labels;
+        let model = SequenceClassifier::build(&backend, config, &checkpoint, labels, &method, 1);
+        let model = model.unwrap();
+        assert!(model.newly_initialised.is_empty(), "{:?}", model.newly_initialised);
+        self.logits(&backend, &model)
+    }
+}
+
+fn fixtures() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn backend(quantization: Quantization) -> Cpu {
+    Cpu::new(Isa::detect().unwrap(), Precision::F32, quantization)
+}
+
+#[track_caller]
+fn assert_close(name: &str, ours: &[f32], expected: &[f32], limit: f32) {
+    assert_eq!(ours.len(), expected.len());
+    let scale = expected.iter().fold(1e-7, |m: f32, x| m.max(x.abs()));
+    let error = ours.iter().zip(expected).fold(0.0, |m: f32, (a, b)| m.max((a - b).abs())) / scale;
+    assert!(error <= limit, "{name}: {error}");
+}
+
+#[test]
+fn the_logits_are_those_of_peft() {
+    for case in Adapter::all() {
+        let logits = case.written_logits(&case.merged(Quantization::None));
+        let file =
+            TensorFile::open(&fixtures().join(format!("{}.safetensors", case.name))).unwrap();
+        assert_close(&case.name, &logits, &file.tensor("logits").unwrap().unwrap().1, 1e-4);
+    }
+}
+
+#[test]
+fn with_frozen_weights_in_few_bits_the_logits_are_those_of_the_network_that_was_trained() {
+    for case in Adapter::all() {
+        for quantization in [Quantization::Nf4, Quantization::Int8] {
+            let backend = backend(quantization);
+            let method = Method::Lora(peft::read_adapter_config(&case.folder()).unwrap());
+            let (base, labels) = (case.base(), case.num_labels);
+            let mut model = SequenceClassifier::load(&backend, &base, labels, &method, 1).unwrap();
+            peft::read_adapter(&backend, &mut model, &case.folder()).unwrap();
+            let expected = case.logits(&backend, &model);
+            let logits = case.written_logits(&case.merged(quantization));
+            assert_close(&case.name, &logits, &expected, 1e-4);
+        }
+    }
+}
+
+/// The fixtures' classifiers were saved by Transformers' own classes.
+#[test]
+fn names_and_shapes_are_those_of_transformers() {
+    let mut compared = 0;
+    for case in Adapter::all() {
+        let folder = fixtures().join(&case.family).join("classifier");
+        if !folder.is_dir() {
+            continue;
+        }
+        let theirs = TensorFile::open(&folder.join("model.safetensors")).unwrap();
+        let mut names = theirs.names().unwrap();
+        let config = Config::read(&folder).unwrap();
+        let isa = Isa::detect().unwrap();
+        let merged =
+            Merged::open(config, &folder, None, case.num_labels, Quantization::None, isa).unwrap();
+        let mut ours: Vec<String> = merged.tensors().iter().map(|(name, _)| name.clone()).collect();
+        ours.sort();
+        names.sort();
+        assert_eq!(ours, names, "{}", case.family);
+        for (name, shape) in merged.tensors() {
+            let (expected, data) = theirs.tensor(name).unwrap().unwrap();
+            assert_eq!((shape, merged.tensor(name, shape).unwrap()), (&expected, data), "{name}");
+        }
+        compared += 1;
+    }
+    assert!(compared >= 6, "{compared}");
+}
+
+#[test]
+fn an_adapter_of_another_model_is_refused() {
+    let cases = Adapter::all();
+    let named = |family: &str| cases.iter().find(|case| case.family == family).unwrap();
+    let open = |folder: &Path, base: &Path, labels| {
+        let config = Config::read(base).unwrap();
+        let isa = Isa::detect().unwrap();
+        let merged = Merged::open(config, folder, Some(base), labels, Quantization::None, isa);
+        merged.unwrap_err().to_string()
+    };
+    let (bert, roberta) = (named("bert"), named("roberta"));
+    let error = open(&bert.folder(), &roberta.base(), 3);
+    assert!(error.contains("belongs to no part of this model"), "{error}");
+    let error = open(&bert.folder(), &bert.base(), 2);
+    assert!(error.contains("has shape [3, 40], expected [2, 40]"), "{error}");
+}

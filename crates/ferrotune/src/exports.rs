@@ -1,0 +1,109 @@
+//! Trained models in others' formats: what is in a model folder, put together for the `export` crate.
+
+use crate::artifact::{self, Base, CARD, Card};
+use crate::cli::Format;
+use crate::progress::{Downloads, bar};
+use anyhow::{Result, bail};
+use architectures::{Isa, Quantization, peft};
+use data::{TOKENIZER_FILES, Tokenizer};
+use export::{Classifier, Provenance};
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// A model, and the format it goes out in.
+#[derive(Debug)]
+pub struct Export {
+    folder: PathBuf,
+    card: Card,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Adapter,
+    Merged(Classifier),
+    Mlflow(Classifier),
+}
+
+impl Export {
+    /// The model in `folder`, all its files checked. `base` is the pretrained model, which is looked for
+    /// where it is not given.
+    ///
+    /// # Errors
+    /// A file is missing or damaged, the pretrained model cannot be found, or there is no adapter for a
+    /// format that is one.
+    pub fn open(folder: &Path, base: Option<&Base>, format: Format, isa: Isa) -> Result<Export> {
+        let card: Card = artifact::read_json(&folder.join(CARD))?;
+        let what = match format {
+            Format::Peft if !folder.join(peft::ADAPTER_CONFIG).is_file() => {
+                bail!("{} has no adapter: every weight was trained", folder.display())
+            }
+            Format::Peft => What::Adapter,
+            Format::Merged => What::Merged(classifier(folder, base, &card, isa)?),
+            Format::Mlflow => What::Mlflow(classifier(folder, base, &card, isa)?),
+        };
+        Ok(Export { folder: folder.to_path_buf(), card, what })
+    }
+
+    /// Fills an existing folder.
+    ///
+    /// # Errors
+    /// The file system refuses, or the model's files changed.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let bar = bar(0, "exporting {wide_bar} {percent} %  ETA {eta}");
+        let progress = |done: usize, of: usize| {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+        };
+        // With the card a folder stays a model that `predict` and `test` know.
+        let card = |card: &Card| artifact::write_json(&folder.join(CARD), card);
+        match &self.what {
+            What::Adapter => {
+                export::peft_adapter(&self.folder, &tokenizer_files(&self.folder), folder)?;
+                card(&self.card)?;
+            }
+            What::Merged(classifier) => {
+                export::merged_checkpoint(classifier, folder, progress)?;
+                card(&Card { quantization: Quantization::None, ..self.card.clone() })?;
+            }
+            What::Mlflow(classifier) => {
+                export::mlflow_model(classifier, &made_now(), folder, progress)?;
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+}
+
+fn classifier(folder: &Path, base: Option<&Base>, card: &Card, isa: Isa) -> Result<Classifier> {
+    let tokenizer = Tokenizer::from_folder(folder, card.max_length)?;
+    let settings: Map<String, Value> = artifact::read_json(&folder.join("config.json"))?;
+    let padding = settings.get("pad_token_id").and_then(Value::as_u64);
+    let tokenizer = export::Tokenizer {
+        json: tokenizer.to_json()?,
+        files: tokenizer_files(folder),
+        max_length: card.max_length,
+        pad_token: padding.and_then(|id| tokenizer.token(u32::try_from(id).ok()?)),
+    };
+    let base = match (folder.join(peft::ADAPTER_CONFIG).is_file(), base) {
+        (false, _) => None,
+        (true, Some(base)) => Some(base.folder.clone()),
+        (true, None) => Some(Base::find(&card.pretrained_model, &Downloads::default())?.folder),
+    };
+    let (base, name) = (base.as_deref(), &card.pretrained_model);
+    Ok(Classifier::open(folder, base, card.quantization, name, tokenizer, isa)?)
+}
+
+/// The tokenizer's files that there are.
+fn tokenizer_files(folder: &Path) -> Vec<String> {
+    let there = TOKENIZER_FILES.into_iter().filter(|name| folder.join(name).is_file());
+    there.map(str::to_owned).collect()
+}
+
+/// This moment as MLflow writes it, and no run.
+fn made_now() -> Provenance {
+    let now = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
+    let utc_time_created = now.replace('T', " ").trim_end_matches('Z').to_owned();
+    Provenance { utc_time_created, run_id: None, artifact_path: None }
+}
