@@ -2,12 +2,13 @@
 //! heads gathered, before the output's product. Forward and backward read as one.
 
 use crate::Error;
-use crate::backend::{AttentionSaved, AttentionShape, Backend, RelativeBias, Shape};
+use crate::backend::{AttentionSaved, AttentionShape, Backend, Pattern, RelativeBias, Shape};
 use crate::builder::Builder;
 use crate::linear::{InputGradient, Linear, LinearSaved};
 use crate::parameters::Parameters;
 use crate::pass::{Batch, Pass};
 use crate::position::PositionBias;
+use crate::windowed::{WindowedAttention, WindowedAttentionSaved};
 use kernels::Dropout;
 
 /// Which tokens a layer computes its result for.
@@ -37,12 +38,15 @@ pub(crate) struct Inputs<'a, M> {
 pub(crate) enum SelfAttention<B: Backend> {
     /// Every token sees all tokens of its sequence.
     Full(FullAttention<B>),
+    /// Every token sees those near it and the first; the first sees all in a way of its own.
+    Windowed(WindowedAttention<B>),
 }
 
 /// What forward leaves for backward.
 #[derive(Debug)]
 pub(crate) enum SelfAttentionSaved<B: Backend> {
     Full(FullAttentionSaved<B>),
+    Windowed(WindowedAttentionSaved<B>),
 }
 
 impl<B: Backend> SelfAttentionSaved<B> {
@@ -50,6 +54,7 @@ impl<B: Backend> SelfAttentionSaved<B> {
     pub(crate) fn context(&self) -> &B::Matrix {
         match self {
             SelfAttentionSaved::Full(saved) => &saved.attention.out,
+            SelfAttentionSaved::Windowed(saved) => saved.context(),
         }
     }
 }
@@ -58,7 +63,8 @@ impl<B: Backend> SelfAttention<B> {
     /// Whether anything here is trained.
     pub(crate) fn is_trained(&self) -> bool {
         match self {
-            SelfAttention::Full(attention) => attention.is_trained(),
+            SelfAttention::Full(attention) => attention.projections.is_trained(),
+            SelfAttention::Windowed(attention) => attention.is_trained(),
         }
     }
 
@@ -75,6 +81,9 @@ impl<B: Backend> SelfAttention<B> {
         match self {
             SelfAttention::Full(attention) => SelfAttentionSaved::Full(
                 attention.forward(backend, parameters, pass, batch, inputs, dropout),
+            ),
+            SelfAttention::Windowed(attention) => SelfAttentionSaved::Windowed(
+                attention.forward(backend, parameters, pass, batch, inputs.x, dropout),
             ),
         }
     }
@@ -101,7 +110,97 @@ impl<B: Backend> SelfAttention<B> {
                     backend, parameters, pass, batch, inputs, dropout, saved, dcontext, drows,
                     needs_dx,
                 ),
+            (SelfAttention::Windowed(attention), SelfAttentionSaved::Windowed(saved)) => attention
+                .backward(
+                    backend, parameters, pass, batch, inputs.x, dropout, saved, dcontext, drows,
+                    needs_dx,
+                ),
+            _ => unreachable!("forward leaves what its own kind of attention reads"),
         }
+    }
+}
+
+/// The layers that give queries, keys and values.
+#[derive(Debug)]
+pub(crate) struct Projections<B: Backend> {
+    query: Linear<B>,
+    key: Linear<B>,
+    value: Linear<B>,
+}
+
+/// What forward leaves for backward.
+#[derive(Debug)]
+pub(crate) struct ProjectionsSaved<B: Backend> {
+    query: LinearSaved<B>,
+    key: LinearSaved<B>,
+    value: LinearSaved<B>,
+}
+
+impl<B: Backend> Projections<B> {
+    /// Layers of these names, H wide; `rows` are those that queries are of.
+    pub(crate) fn build(
+        builder: &mut Builder<'_, B>,
+        [query, key, value]: [String; 3],
+        hidden: usize,
+        rows: Rows,
+    ) -> Result<Projections<B>, Error> {
+        Ok(Projections {
+            query: builder.linear(&query, hidden, hidden, rows == Rows::First)?,
+            key: builder.linear(&key, hidden, hidden, false)?,
+            value: builder.linear(&value, hidden, hidden, false)?,
+        })
+    }
+
+    pub(crate) fn is_trained(&self) -> bool {
+        [&self.query, &self.key, &self.value].into_iter().any(Linear::needs_input)
+    }
+
+    /// → queries [Q, H], keys and values [T, H]
+    pub(crate) fn forward(
+        &self,
+        backend: &B,
+        parameters: &Parameters<B>,
+        pass: &Pass,
+        Inputs { x, rows }: Inputs<'_, B::Matrix>,
+    ) -> ([B::Matrix; 3], ProjectionsSaved<B>) {
+        let (q, query) = self.query.forward(backend, parameters, pass, rows);
+        let (k, key) = self.key.forward(backend, parameters, pass, x);
+        let (v, value) = self.value.forward(backend, parameters, pass, x);
+        ([q, k, v], ProjectionsSaved { query, key, value })
+    }
+
+    /// Adds the gradient by way of the queries to that of the rows [Q, H], where it is wanted.
+    #[expect(clippy::too_many_arguments, reason = "forward's arguments, and where gradients go")]
+    pub(crate) fn queries_backward(
+        &self,
+        backend: &B,
+        parameters: &mut Parameters<B>,
+        pass: &Pass,
+        rows: &B::Matrix,
+        saved: &ProjectionsSaved<B>,
+        dq: &B::Matrix,
+        drows: Option<&mut B::Matrix>,
+    ) {
+        let to_rows = drows.map(InputGradient::added_to);
+        self.query.backward(backend, parameters, pass, Some(rows), &saved.query, dq, to_rows);
+    }
+
+    /// Adds the gradient by way of keys and values to that of `x` [T, H], where it is wanted.
+    #[expect(clippy::too_many_arguments, reason = "forward's arguments, and where gradients go")]
+    pub(crate) fn keys_backward(
+        &self,
+        backend: &B,
+        parameters: &mut Parameters<B>,
+        pass: &Pass,
+        x: &B::Matrix,
+        saved: &ProjectionsSaved<B>,
+        [dk, dv]: [&B::Matrix; 2],
+        mut dx: Option<&mut B::Matrix>,
+    ) {
+        let to_dx = dx.as_deref_mut().map(InputGradient::added_to);
+        self.key.backward(backend, parameters, pass, Some(x), &saved.key, dk, to_dx);
+        let to_dx = dx.map(InputGradient::added_to);
+        self.value.backward(backend, parameters, pass, Some(x), &saved.value, dv, to_dx);
     }
 }
 
@@ -109,9 +208,7 @@ impl<B: Backend> SelfAttention<B> {
 /// without a bias of the scores.
 #[derive(Debug)]
 pub(crate) struct FullAttention<B: Backend> {
-    query: Linear<B>,
-    key: Linear<B>,
-    value: Linear<B>,
+    projections: Projections<B>,
     position_bias: Option<PositionBias<B>>,
     heads: usize,
     rows: Rows,
@@ -121,22 +218,20 @@ pub(crate) struct FullAttention<B: Backend> {
 #[derive(Debug)]
 pub(crate) struct FullAttentionSaved<B: Backend> {
     attention: AttentionSaved<B::Matrix>,
-    linears: [LinearSaved<B>; 3],
+    projections: ProjectionsSaved<B>,
 }
 
 impl<B: Backend> FullAttention<B> {
     /// Queries, keys and values of these names, H wide.
     pub(crate) fn build(
         builder: &mut Builder<'_, B>,
-        [query, key, value]: [String; 3],
+        projections: [String; 3],
         hidden: usize,
         heads: usize,
         rows: Rows,
     ) -> Result<FullAttention<B>, Error> {
         Ok(FullAttention {
-            query: builder.linear(&query, hidden, hidden, rows == Rows::First)?,
-            key: builder.linear(&key, hidden, hidden, false)?,
-            value: builder.linear(&value, hidden, hidden, false)?,
+            projections: Projections::build(builder, projections, hidden, rows)?,
             position_bias: None,
             heads,
             rows,
@@ -145,10 +240,6 @@ impl<B: Backend> FullAttention<B> {
 
     pub(crate) fn with_position_bias(self, bias: PositionBias<B>) -> FullAttention<B> {
         FullAttention { position_bias: Some(bias), ..self }
-    }
-
-    fn is_trained(&self) -> bool {
-        [&self.query, &self.key, &self.value].into_iter().any(Linear::needs_input)
     }
 
     /// `table` is the position bias's.
@@ -168,7 +259,7 @@ impl<B: Backend> FullAttention<B> {
             cu_kv: &batch.cu_seqlens,
             heads: self.heads,
             bias: table.zip(buckets).map(|(table, buckets)| RelativeBias { table, buckets }),
-            window: None,
+            pattern: Pattern::All,
             dropout,
         }
     }
@@ -179,15 +270,13 @@ impl<B: Backend> FullAttention<B> {
         parameters: &Parameters<B>,
         pass: &Pass,
         batch: &Batch<B>,
-        Inputs { x, rows }: Inputs<'_, B::Matrix>,
+        inputs: Inputs<'_, B::Matrix>,
         dropout: Option<Dropout>,
     ) -> FullAttentionSaved<B> {
-        let (q, saved_q) = self.query.forward(backend, parameters, pass, rows); // [Q, H]
-        let (k, saved_k) = self.key.forward(backend, parameters, pass, x); // [T, H]
-        let (v, saved_v) = self.value.forward(backend, parameters, pass, x); // [T, H]
+        let ([q, k, v], projections) = self.projections.forward(backend, parameters, pass, inputs);
         let table = self.position_bias.as_ref().map(|bias| bias.table.value(parameters));
         let attention = backend.attention(self.shape(batch, table, dropout), q, k, v);
-        FullAttentionSaved { attention, linears: [saved_q, saved_k, saved_v] }
+        FullAttentionSaved { attention, projections }
     }
 
     #[expect(clippy::too_many_arguments, reason = "forward's arguments, and where gradients go")]
@@ -204,7 +293,7 @@ impl<B: Backend> FullAttention<B> {
         mut drows: B::Matrix,
         needs_dx: bool,
     ) -> Option<B::Matrix> {
-        let FullAttentionSaved { attention, linears: [saved_q, saved_k, saved_v] } = saved;
+        let FullAttentionSaved { attention, projections: saved } = saved;
         let bias = self.position_bias.as_ref();
         let (table, dtable) = bias.map(|bias| bias.table.value_and_gradient(parameters)).unzip();
         let shape = self.shape(batch, table, dropout);
@@ -212,8 +301,9 @@ impl<B: Backend> FullAttention<B> {
             backend.attention_backward(shape, &attention, &dcontext, dtable.flatten());
         drop(dcontext);
 
-        let to_rows = needs_dx.then(|| InputGradient::added_to(&mut drows));
-        self.query.backward(backend, parameters, pass, Some(rows), &saved_q, &dq, to_rows);
+        let projections = &self.projections;
+        let to_rows = needs_dx.then_some(&mut drows);
+        projections.queries_backward(backend, parameters, pass, rows, &saved, &dq, to_rows);
         let mut dx = match self.rows {
             Rows::All => drows,
             Rows::First if !needs_dx => drows,
@@ -223,10 +313,8 @@ impl<B: Backend> FullAttention<B> {
                 dx
             }
         };
-        let to_dx = needs_dx.then(|| InputGradient::added_to(&mut dx));
-        self.key.backward(backend, parameters, pass, Some(x), &saved_k, &dk, to_dx);
-        let to_dx = needs_dx.then(|| InputGradient::added_to(&mut dx));
-        self.value.backward(backend, parameters, pass, Some(x), &saved_v, &dv, to_dx);
+        let to_dx = needs_dx.then_some(&mut dx);
+        projections.keys_backward(backend, parameters, pass, x, &saved, [&dk, &dv], to_dx);
         needs_dx.then_some(dx)
     }
 }

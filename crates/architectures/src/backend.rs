@@ -85,8 +85,35 @@ pub struct RelativeBias<'a, M, I> {
     pub buckets: &'a I,
 }
 
-/// Where sequences begin in query and key rows, how heads cut the columns, and what is added to the
-/// scores.
+/// Which keys of its sequence a query sees; see [`kernels::Pattern`].
+#[derive(Debug)]
+pub enum Pattern<'a, I> {
+    /// All.
+    All,
+    /// Those near it.
+    Window {
+        /// The farthest distance at which a key is seen.
+        reach: usize,
+        /// Whether the sequence's first key is seen from everywhere.
+        first: bool,
+    },
+    /// Those of some blocks; see [`kernels::Blocks`].
+    Blocks {
+        /// Keys per block.
+        size: usize,
+        /// Sequences of at most so many keys are not cut.
+        whole: usize,
+        /// Random blocks of each query.
+        random: usize,
+        /// Their numbers [rows, heads, random].
+        table: &'a I,
+        /// The row of each sequence's second block [B].
+        rows: I,
+    },
+}
+
+/// Where sequences begin in query and key rows, how heads cut the columns, what is added to the
+/// scores and which of them there are.
 #[derive(Debug)]
 pub struct AttentionShape<'a, M, I> {
     /// First query row of each sequence and, last, their number: [B + 1].
@@ -97,9 +124,9 @@ pub struct AttentionShape<'a, M, I> {
     pub heads: usize,
     /// Is added to the scores; a sequence's queries are then its first tokens.
     pub bias: Option<RelativeBias<'a, M, I>>,
-    /// The farthest distance at which a query sees a key; a sequence's queries are then its first
-    /// tokens. Not together with a bias.
-    pub window: Option<usize>,
+    /// Which keys a query sees; unless all, a sequence's queries are its first tokens and there is
+    /// no bias.
+    pub pattern: Pattern<'a, I>,
     /// Dropout on the probabilities.
     pub dropout: Option<Dropout>,
 }
@@ -197,6 +224,8 @@ pub trait Backend: Debug {
         accumulate: bool,
         y: &mut Self::Matrix,
     );
+    /// `y[rows[i]] = values[i]`.
+    fn set_rows(&self, y: &mut Self::Matrix, rows: &Self::Indices, values: &Self::Matrix);
     /// `table[rows[i]] += y[i]`.
     fn scatter_add_rows(&self, table: &mut Self::Matrix, rows: &Self::Indices, y: &Self::Matrix);
 

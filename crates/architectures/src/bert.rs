@@ -60,7 +60,7 @@ pub(crate) struct Config {
     pub(crate) position_embedding_type: Option<String>,
 }
 
-const LAYER: LayerNames = LayerNames {
+pub(crate) const LAYER: LayerNames = LayerNames {
     query: "attention.self.query",
     key: "attention.self.key",
     value: "attention.self.value",

@@ -1,15 +1,15 @@
 //! The CPU backend: the `kernels` crate behind [`Backend`], with memory that is reused.
 
 use crate::backend::{
-    After, AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Product, Shape,
+    After, AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Pattern, Product, Shape,
 };
 use crate::checkpoint::StoredWeight;
 use crate::pool::{Numbers, Pool};
 use crate::quantized::Quantization;
 use kernels::{
-    Activation, Attention, AttentionInputs, Dropout, Epilogue, Int8Matrix, Isa, LayerNormInputs,
-    LowRank, Matrix, Nf4Matrix, PackedMatrix, Precision, QuantizedMatrix, RelativeBias,
-    RelativeBiasGradient, Right,
+    Activation, Attention, AttentionInputs, Blocks, Dropout, Epilogue, Int8Matrix, Isa,
+    LayerNormInputs, LowRank, Matrix, Nf4Matrix, PackedMatrix, Precision, QuantizedMatrix,
+    RelativeBias, RelativeBiasGradient, Right,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -93,7 +93,7 @@ impl Cpu {
 }
 
 fn attention<'a>(
-    shape: &AttentionShape<'a, CpuMatrix, Vec<u32>>,
+    shape: &'a AttentionShape<'a, CpuMatrix, Vec<u32>>,
     q: &CpuMatrix,
     precision: Precision,
 ) -> Attention<'a> {
@@ -108,7 +108,13 @@ fn attention<'a>(
             .bias
             .as_ref()
             .map(|bias| RelativeBias { table: bias.table.data(), buckets: bias.buckets }),
-        window: shape.window,
+        pattern: match shape.pattern {
+            Pattern::All => kernels::Pattern::All,
+            Pattern::Window { reach, first } => kernels::Pattern::Window { reach, first },
+            Pattern::Blocks { size, whole, random, table, ref rows } => {
+                kernels::Pattern::Blocks(Blocks { size, whole, random, table, rows })
+            }
+        },
         dropout: shape.dropout,
         precision,
     }
@@ -291,6 +297,10 @@ impl Backend for Cpu {
 
     fn gather_rows(&self, table: &CpuMatrix, rows: &Vec<u32>, accumulate: bool, y: &mut CpuMatrix) {
         kernels::gather_rows(table.data(), rows, y.data_mut(), table.columns, accumulate);
+    }
+
+    fn set_rows(&self, y: &mut CpuMatrix, rows: &Vec<u32>, values: &CpuMatrix) {
+        kernels::set_rows(y.data_mut(), rows, values.data(), values.columns);
     }
 
     fn scatter_add_rows(&self, table: &mut CpuMatrix, rows: &Vec<u32>, y: &CpuMatrix) {

@@ -8,7 +8,7 @@ use crate::builder::Builder;
 use crate::config::OutOfRange;
 use crate::encoder::Encoder;
 use crate::head::Head;
-use crate::{albert, bert, distilbert, electra, mpnet, roberta};
+use crate::{albert, bert, distilbert, electra, longformer, mpnet, roberta};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -32,7 +32,7 @@ pub struct Family {
 type Read = fn(&Value) -> Result<Architecture, serde_json::Error>;
 
 /// Every family, by model type.
-const REGISTRY: [(&Family, Read); 8] = [
+const REGISTRY: [(&Family, Read); 9] = [
     (&albert::FAMILY, |keys| albert::Config::deserialize(keys).map(Architecture::Albert)),
     (&bert::FAMILY, |keys| bert::Config::deserialize(keys).map(Architecture::Bert)),
     (&roberta::CAMEMBERT, roberta),
@@ -40,6 +40,9 @@ const REGISTRY: [(&Family, Read); 8] = [
         distilbert::Config::deserialize(keys).map(Architecture::DistilBert)
     }),
     (&electra::FAMILY, |keys| electra::Config::deserialize(keys).map(Architecture::Electra)),
+    (&longformer::FAMILY, |keys| {
+        longformer::Config::deserialize(keys).map(Architecture::Longformer)
+    }),
     (&mpnet::FAMILY, |keys| mpnet::Config::deserialize(keys).map(Architecture::MpNet)),
     (&roberta::FAMILY, roberta),
     (&roberta::XLM_ROBERTA, roberta),
@@ -66,6 +69,7 @@ pub(crate) enum Architecture {
     Bert(bert::Config),
     DistilBert(distilbert::Config),
     Electra(electra::Config),
+    Longformer(longformer::Config),
     MpNet(mpnet::Config),
     Roberta(roberta::Config),
 }
@@ -77,6 +81,7 @@ impl Architecture {
             Architecture::Bert(config) => config.check(),
             Architecture::DistilBert(config) => config.check(),
             Architecture::Electra(config) => config.check(),
+            Architecture::Longformer(config) => config.check(),
             Architecture::MpNet(config) => config.check(),
             Architecture::Roberta(config) => config.check(),
         }
@@ -88,6 +93,7 @@ impl Architecture {
             Architecture::Bert(config) => config.vocab_size,
             Architecture::DistilBert(config) => config.vocab_size,
             Architecture::Electra(config) => config.bert.vocab_size,
+            Architecture::Longformer(config) => config.bert.vocab_size,
             Architecture::MpNet(config) => config.bert.vocab_size,
             Architecture::Roberta(config) => config.bert.vocab_size,
         }
@@ -99,6 +105,7 @@ impl Architecture {
             Architecture::Bert(config) => config.max_position_embeddings,
             Architecture::DistilBert(config) => config.max_position_embeddings,
             Architecture::Electra(config) => config.bert.max_position_embeddings,
+            Architecture::Longformer(config) => config.max_length(),
             Architecture::MpNet(config) => config.max_length(),
             Architecture::Roberta(config) => config.max_length(),
         }
@@ -113,6 +120,7 @@ impl Architecture {
             Architecture::Bert(config) => config.encoder(builder, 0),
             Architecture::DistilBert(config) => config.encoder(builder),
             Architecture::Electra(config) => config.encoder(builder),
+            Architecture::Longformer(config) => config.encoder(builder),
             Architecture::MpNet(config) => config.encoder(builder),
             Architecture::Roberta(config) => config.encoder(builder),
         }
@@ -128,6 +136,7 @@ impl Architecture {
             Architecture::Bert(config) => config.head(builder, labels),
             Architecture::DistilBert(config) => config.head(builder, labels),
             Architecture::Electra(config) => config.head(builder, labels),
+            Architecture::Longformer(config) => config.head(builder, labels),
             Architecture::MpNet(config) => config.head(builder, labels),
             Architecture::Roberta(config) => config.head(builder, labels),
         }

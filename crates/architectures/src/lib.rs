@@ -23,6 +23,7 @@ mod family;
 mod head;
 mod layer;
 mod linear;
+mod longformer;
 mod lora;
 mod memory;
 mod merged;
@@ -40,10 +41,11 @@ mod quantized;
 mod random;
 mod roberta;
 mod tensor_file;
+mod windowed;
 
 pub use backend::{
-    After, AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Product, RelativeBias,
-    Shape,
+    After, AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Pattern, Product,
+    RelativeBias, Shape,
 };
 pub use checkpoint::{Checkpoint, StoredWeight};
 pub use classifier::{Saved, SequenceClassifier};

@@ -209,6 +209,8 @@ impl Backend for Meta {
 
     fn gather_rows(&self, _: &MetaMatrix, _: &Vec<u32>, _: bool, _: &mut MetaMatrix) {}
 
+    fn set_rows(&self, _: &mut MetaMatrix, _: &Vec<u32>, _: &MetaMatrix) {}
+
     fn scatter_add_rows(&self, _: &mut MetaMatrix, _: &Vec<u32>, _: &MetaMatrix) {}
 
     fn layer_norm(

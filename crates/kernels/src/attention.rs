@@ -8,10 +8,12 @@
 //! recomputes them (as in FlashAttention, Dao et al. 2022). One thread handles one head of one
 //! sequence, so sums have one order.
 //!
-//! With a window a block meets only the keys that some query of it sees: time is linear in length, too.
+//! Where queries do not see all keys (see [`Pattern`]), a block meets only those that some query of it
+//! sees: time is linear in length, too.
 
 use crate::dropout::{self, Dropout};
 use crate::gemm::{self, After, Epilogue, Matrix, Output, PackedMatrix};
+use crate::pattern::{Band, HeadPattern, Pattern};
 use crate::relative_bias::{AddBias, RelativeBias, RelativeBiasGradient, SumSlopes};
 use crate::simd::{self, Kernel, Simd};
 use crate::threads;
@@ -37,9 +39,8 @@ pub struct Attention<'a> {
     pub scale: f32,
     /// Added to the scores; a sequence's queries are then its first tokens.
     pub bias: Option<RelativeBias<'a>>,
-    /// The farthest distance at which a query sees a key; a sequence's queries are then its first
-    /// tokens. Not together with a bias.
-    pub window: Option<usize>,
+    /// Which keys a query sees.
+    pub pattern: Pattern<'a>,
     /// Dropout on the probabilities.
     pub dropout: Option<Dropout>,
     /// Precision of the products' inputs; softmax is f32.
@@ -61,6 +62,7 @@ pub struct AttentionInputs<'a> {
 #[derive(Default)]
 struct Scratch {
     packed: [PackedMatrix; 5],
+    columns: Columns,
     scores: Vec<f32>,
     slopes: Vec<f32>,
     factors: Vec<f32>,
@@ -87,12 +89,9 @@ impl Attention<'_> {
         if let Some(bias) = &self.bias {
             bias.check(self.heads, cu_q, cu_kv);
         }
-        if self.window.is_some() {
-            assert!(self.bias.is_none(), "a bias within a window");
-            let (q, kv) = (cu_q.windows(2), cu_kv.windows(2));
-            let mut lengths = q.zip(kv).map(|(q, kv)| (q[1] - q[0], kv[1] - kv[0]));
-            assert!(lengths.all(|(q, kv)| q <= kv), "more queries than keys");
-        }
+        let all = matches!(self.pattern, Pattern::All);
+        assert!(all || self.bias.is_none(), "a bias where not all keys are seen");
+        self.pattern.check(self.heads, cu_q, cu_kv);
     }
 
     /// Runs `f` for every head of every sequence.
@@ -107,7 +106,7 @@ impl Attention<'_> {
                 sequence,
                 index: head,
                 queries: range(self.cu_q),
-                window: self.window.filter(|window| window + 1 < keys.len()),
+                pattern: self.pattern.in_head((sequence, head), self.heads, keys.len()),
                 keys,
             };
             if head.queries.is_empty() || head.keys.is_empty() {
@@ -125,24 +124,42 @@ struct Head<'a> {
     index: usize,
     queries: Range<usize>,
     keys: Range<usize>,
-    /// Where not every query sees every key.
-    window: Option<usize>,
+    pattern: HeadPattern<'a>,
 }
 
-/// Which columns of a block's scores are of keys that a row's query sees.
-#[derive(Clone, Copy)]
-struct Band {
-    /// Column of the key at the first row's own position.
-    first: usize,
-    window: Option<usize>,
-    columns: usize,
+/// The keys that a block of queries sees.
+#[derive(Default)]
+struct Columns {
+    /// From the sequence's start, in the order of the columns.
+    spans: Vec<Range<usize>>,
+    /// Those of the block before.
+    before: Vec<Range<usize>>,
+    /// Keys and values [columns, D] of several spans, side by side.
+    gathered: [Vec<f32>; 2],
 }
 
-impl Band {
-    fn row(&self, row: usize) -> Range<usize> {
-        let Some(window) = self.window else { return 0..self.columns };
-        let own = self.first + row;
-        own.saturating_sub(window)..(own + window + 1).min(self.columns)
+impl Columns {
+    /// Goes on to the next block; returns whether it sees other keys than the one before.
+    fn advance(&mut self, head: &Head<'_>, block: &Range<usize>) -> bool {
+        std::mem::swap(&mut self.spans, &mut self.before);
+        head.pattern.spans(&head.own(block), &mut self.spans);
+        block.start == head.queries.start || self.spans != self.before
+    }
+
+    /// This head's keys and values.
+    fn view<'b>(&'b mut self, head: &Head<'_>, inputs: AttentionInputs<'b>) -> [Matrix<'b>; 2] {
+        if let [span] = &self.spans[..] {
+            return [inputs.k, inputs.v].map(|data| head.view(data, head.keys_of(span)));
+        }
+        for (data, gathered) in [inputs.k, inputs.v].into_iter().zip(&mut self.gathered) {
+            gathered.clear();
+            for span in &self.spans {
+                let rows = head.view(data, head.keys_of(span));
+                (0..rows.rows).for_each(|row| gathered.extend_from_slice(rows.row(row)));
+            }
+        }
+        let columns = self.spans.iter().map(Range::len).sum();
+        self.gathered.each_ref().map(|data| Matrix::new(data, columns, head.attention.head_size))
     }
 }
 
@@ -178,28 +195,19 @@ impl Head<'_> {
     }
 
     fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let queries = self.queries.clone();
-        queries.clone().step_by(BLOCK).map(move |start| start..(start + BLOCK).min(queries.end))
+        let first = self.queries.start;
+        let blocks = self.pattern.blocks(self.queries.len(), BLOCK);
+        blocks.map(move |block| first + block.start..first + block.end)
     }
 
-    /// The keys that some query of a block sees.
-    fn seen(&self, block: &Range<usize>) -> Range<usize> {
-        let Some(window) = self.window else { return self.keys.clone() };
-        let own = |query: usize| self.keys.start + query - self.queries.start;
-        let first = own(block.start).saturating_sub(window).max(self.keys.start);
-        first..(own(block.end) + window).min(self.keys.end)
+    /// A block's queries, counted from the sequence's start.
+    fn own(&self, block: &Range<usize>) -> Range<usize> {
+        block.start - self.queries.start..block.end - self.queries.start
     }
 
-    /// `seen` are the keys of a block's columns.
-    fn band(&self, block: &Range<usize>, seen: &Range<usize>) -> Band {
-        let own = self.keys.start + block.start - self.queries.start;
-        Band { first: own - seen.start, window: self.window, columns: seen.len() }
-    }
-
-    /// Most keys that a block may see.
-    fn most_seen(&self) -> usize {
-        let seen = self.window.map(|window| BLOCK + 2 * window);
-        seen.map_or(self.keys.len(), |seen| seen.min(self.keys.len()))
+    /// The rows of keys that are counted from the sequence's start.
+    fn keys_of(&self, span: &Range<usize>) -> Range<usize> {
+        self.keys.start + span.start..self.keys.start + span.end
     }
 
     /// This head's biases by distance, in `biases`.
@@ -209,8 +217,9 @@ impl Head<'_> {
         Some(biases)
     }
 
-    /// The mask of a block's probabilities [block, columns], in `factors`. All of a head's probabilities are one row
-    /// of the mask, so that short sequences draw no more numbers than they have.
+    /// The mask of a block's probabilities [block, columns], in `factors`. All of a head's
+    /// probabilities are one row of the mask, so that short sequences draw no more numbers than
+    /// they have.
     fn mask<'f>(
         &self,
         isa: Isa,
@@ -218,14 +227,14 @@ impl Head<'_> {
         columns: usize,
         factors: &'f mut Vec<f32>,
     ) -> Option<&'f [f32]> {
-        let mut dropout = self.attention.dropout?;
+        let mut dropout = self.attention.dropout.filter(|_| self.pattern.may_drop())?;
         let first_row = &mut dropout.stream.first_row;
         let sequence = first_row.wrapping_add(self.queries.start as u32);
         *first_row =
             sequence.wrapping_mul(self.attention.heads as u32).wrapping_add(self.index as u32);
         let size = block.len() * columns;
         factors.resize(factors.len().max(size), 0.0);
-        let chunks = dropout::chunks(BLOCK * self.most_seen());
+        let chunks = dropout::chunks(BLOCK * self.pattern.most_seen(BLOCK));
         let first = (block.start - self.queries.start) / BLOCK * chunks;
         simd::run(isa, Mask { dropout, first, factors: &mut factors[..size] });
         Some(&factors[..size])
@@ -304,18 +313,17 @@ pub fn attention(
     let out = Output { data: out.as_mut_ptr(), row_stride: attention.width() };
     let lse = Output { data: lse.as_mut_ptr(), row_stride: attention.heads };
     attention.for_each_head(|head, scratch| {
-        let Scratch { packed: [keys, values, ..], scores, factors, biases, .. } = scratch;
+        let Scratch { packed: [keys, values, ..], columns: seen, scores, factors, biases, .. } =
+            scratch;
         let biases = head.biases(biases);
-        let mut packed = 0..0;
         for block in head.blocks() {
-            let seen = head.seen(&block);
-            if seen != packed {
-                let (k, v) = (head.view(inputs.k, seen.clone()), head.view(inputs.v, seen.clone()));
+            if seen.advance(&head, &block) {
+                let [k, v] = seen.view(&head, inputs);
                 keys.pack(isa, attention.precision, k.transposed());
                 values.pack(isa, attention.precision, v);
-                packed = seen.clone();
             }
-            let (columns, band) = (seen.len(), head.band(&block, &seen));
+            let columns = keys.columns();
+            let band = head.pattern.band(&head.own(&block), columns);
             let q = head.view(inputs.q, block.clone());
             scores_into(isa, &head, (&block, q), keys, biases, scores);
             let scores = &mut scores[..block.len() * columns];
@@ -352,22 +360,33 @@ impl Kernel for Softmax<'_> {
         let columns = self.band.columns;
         let rows = self.scores.chunks_exact_mut(columns).zip(self.lse);
         for (i, (scores, lse)) in rows.enumerate() {
-            let seen = self.band.row(i);
-            scores[..seen.start].fill(0.0);
-            scores[seen.end..].fill(0.0);
-            let scores = &mut scores[seen.clone()];
+            let (mut seen, beside) = self.band.row(i);
+            if beside {
+                // Column 0 stands before the others meanwhile, in place of one that is not seen.
+                seen.start -= 1;
+                scores[seen.start] = scores[0];
+            }
             // SAFETY: `simd::run` chose `S`.
-            let (max, sum) = unsafe { exponentials::<S>(scores) };
+            let (max, sum) = unsafe { exponentials::<S>(&mut scores[seen.clone()]) };
             *lse = max + sum.ln();
             let inverse = 1.0 / sum;
-            match self.factors {
-                Some(factors) => {
-                    let factors = &factors[i * columns..][seen];
-                    for (p, factor) in scores.iter_mut().zip(factors) {
-                        *p *= factor * inverse;
+            if beside {
+                scores.swap(0, seen.start);
+                seen.start += 1;
+            }
+            scores[usize::from(beside)..seen.start].fill(0.0);
+            scores[seen.end..].fill(0.0);
+            let factors = self.factors.map(|factors| &factors[i * columns..][..columns]);
+            for columns in [0..usize::from(beside), seen] {
+                let scores = &mut scores[columns.clone()];
+                match factors {
+                    Some(factors) => {
+                        for (p, factor) in scores.iter_mut().zip(&factors[columns]) {
+                            *p *= factor * inverse;
+                        }
                     }
+                    None => scores.iter_mut().for_each(|p| *p *= inverse),
                 }
-                None => scores.iter_mut().for_each(|p| *p *= inverse),
             }
         }
     }
@@ -447,14 +466,14 @@ pub fn attention_backward(
         (bias, Output { data: dbias.partial.as_mut_ptr(), row_stride: buckets })
     });
     attention.for_each_head(|head, scratch| {
-        let Scratch { packed, scores, slopes, factors, biases, bias_slopes } = scratch;
+        let Scratch { packed, columns: seen, scores, slopes, factors, biases, bias_slopes } =
+            scratch;
         let biases = head.biases(biases);
         let [keys_t, keys, values_t, block_q, block_dout] = packed;
-        let mut packed = 0..0;
-        slopes.resize(slopes.len().max(BLOCK * head.most_seen()), 0.0);
+        slopes.resize(slopes.len().max(BLOCK * head.pattern.most_seen(BLOCK)), 0.0);
         bias_slopes.clear();
         bias_slopes.resize(bias_gradient.map_or(0, |_| 2 * head.keys.len() - 1), 0.0);
-        if head.window.is_some() {
+        if !head.pattern.is_all() {
             // Blocks see keys of their own and of others.
             for key in head.keys.clone() {
                 // SAFETY: this task alone writes these rows of this head's columns.
@@ -462,15 +481,13 @@ pub fn attention_backward(
             }
         }
         for block in head.blocks() {
-            let seen = head.seen(&block);
-            if seen != packed {
-                let (k, v) = (head.view(inputs.k, seen.clone()), head.view(inputs.v, seen.clone()));
+            if seen.advance(&head, &block) {
+                let [k, v] = seen.view(&head, inputs);
                 keys_t.pack(isa, attention.precision, k.transposed());
                 keys.pack(isa, attention.precision, k);
                 values_t.pack(isa, attention.precision, v.transposed());
-                packed = seen.clone();
             }
-            let columns = seen.len();
+            let columns = keys_t.columns();
             let (q, d) = (head.view(inputs.q, block.clone()), head.view(dout, block.clone()));
             scores_into(isa, &head, (&block, q), keys_t, biases, scores);
             // dP = dO·Vᵀ
@@ -480,7 +497,7 @@ pub fn attention_backward(
             let softmax = SoftmaxBackward {
                 scores: &mut scores[..block.len() * columns],
                 slopes: &mut slopes[..block.len() * columns],
-                band: head.band(&block, &seen),
+                band: head.pattern.band(&head.own(&block), columns),
                 factors: head.mask(isa, &block, columns, factors),
                 lse: Matrix::strided(
                     &lse[block.start * attention.heads..],
@@ -498,18 +515,25 @@ pub fn attention_backward(
                 let slopes = &slopes[..block.len() * columns];
                 simd::run(isa, SumSlopes { by_distance, first, columns, slopes });
             }
-            let p = Matrix::new(scores, block.len(), columns);
-            let ds = Matrix::new(slopes, block.len(), columns);
             block_q.pack(isa, attention.precision, q);
             block_dout.pack(isa, attention.precision, d);
-            let accumulate = head.window.is_some() || block.start > head.queries.start;
+            let ds = Matrix::new(slopes, block.len(), columns);
             // SAFETY: this task alone writes these rows of this head's columns.
-            unsafe {
-                let (dk, dv) = (head.output(dk, seen.start), head.output(dv, seen.start));
-                let sum = Epilogue { accumulate, ..Epilogue::default() };
-                product(isa, p.transposed(), block_dout, dv, sum);
-                product(isa, ds.transposed(), block_q, dk, Epilogue { accumulate, ..scale });
-                product(isa, ds, keys, head.output(dq, block.start), scale);
+            unsafe { product(isa, ds, keys, head.output(dq, block.start), scale) };
+            let accumulate = !head.pattern.is_all() || block.start > head.queries.start;
+            let sum = Epilogue { accumulate, ..Epilogue::default() };
+            let mut first = 0;
+            for span in &seen.spans {
+                let part = |numbers| Matrix::strided(numbers, block.len(), span.len(), columns);
+                let (p, ds) = (part(&scores[first..]), part(&slopes[first..]));
+                let row = head.keys_of(span).start;
+                // SAFETY: as above.
+                unsafe {
+                    product(isa, p.transposed(), block_dout, head.output(dv, row), sum);
+                    let scale = Epilogue { accumulate, ..scale };
+                    product(isa, ds.transposed(), block_q, head.output(dk, row), scale);
+                }
+                first += span.len();
             }
         }
         if let Some((bias, partial)) = bias_gradient {
@@ -549,32 +573,53 @@ impl Kernel for SoftmaxBackward<'_> {
         let rows = self.scores.chunks_exact_mut(columns);
         let rows = rows.zip(self.slopes.chunks_exact_mut(columns));
         for (row, (scores, slopes)) in rows.enumerate() {
-            let seen = self.band.row(row);
+            let (seen, beside) = self.band.row(row);
             for numbers in [&mut *scores, &mut *slopes] {
-                numbers[..seen.start].fill(0.0);
+                numbers[usize::from(beside)..seen.start].fill(0.0);
                 numbers[seen.end..].fill(0.0);
             }
-            let (scores, slopes) = (&mut scores[seen.clone()], &mut slopes[seen.clone()]);
-            let n = seen.len();
-            let factors = self.factors.map(|factors| &factors[row * columns..][seen.clone()]);
-            // SAFETY: every access is bounded by `n`; `simd::run` chose `S`.
+            let factors = self.factors.map(|factors| &factors[row * columns..][..columns]);
+            // SAFETY: `simd::run` chose `S`.
             unsafe {
-                let dot = S::splat(dot::<S>(self.out.row(row), self.dout.row(row)));
-                let lse = S::splat(self.lse.row(row)[self.head]);
-                for i in (0..n).step_by(S::LANES) {
-                    let count = (n - i).min(S::LANES);
-                    let (scores, slopes) = (scores.as_mut_ptr().add(i), slopes.as_mut_ptr().add(i));
-                    let p = simd::exp::<S>(S::sub(S::load_first(scores, count), lse));
-                    let dp = S::load_first(slopes, count);
-                    let mask = match factors {
-                        Some(factors) => S::load_first(factors.as_ptr().add(i), count),
-                        None => S::splat(1.0),
-                    };
-                    let ds = S::mul(p, S::sub(S::mul(mask, dp), dot));
-                    S::store_first(slopes, count, ds);
-                    S::store_first(scores, count, S::mul(p, mask));
+                let dot = dot::<S>(self.out.row(row), self.dout.row(row));
+                let lse = self.lse.row(row)[self.head];
+                for columns in [0..usize::from(beside), seen] {
+                    let factors = factors.map(|factors| &factors[columns.clone()]);
+                    let (scores, slopes) =
+                        (&mut scores[columns.clone()], &mut slopes[columns.clone()]);
+                    softmax_backward::<S>(scores, slopes, factors, lse, dot);
                 }
             }
+        }
+    }
+}
+
+/// Of columns that a row sees: scores become P ∘ mask, slopes dP become P ∘ (mask ∘ dP − dot).
+#[inline(always)]
+unsafe fn softmax_backward<S: Simd>(
+    scores: &mut [f32],
+    slopes: &mut [f32],
+    factors: Option<&[f32]>,
+    lse: f32,
+    dot: f32,
+) {
+    let n = scores.len();
+    assert!(slopes.len() == n && factors.is_none_or(|factors| factors.len() == n));
+    // SAFETY: every access is bounded by `n`; the caller vouches for `S`.
+    unsafe {
+        let (lse, dot) = (S::splat(lse), S::splat(dot));
+        for i in (0..n).step_by(S::LANES) {
+            let count = (n - i).min(S::LANES);
+            let (scores, slopes) = (scores.as_mut_ptr().add(i), slopes.as_mut_ptr().add(i));
+            let p = simd::exp::<S>(S::sub(S::load_first(scores, count), lse));
+            let dp = S::load_first(slopes, count);
+            let mask = match factors {
+                Some(factors) => S::load_first(factors.as_ptr().add(i), count),
+                None => S::splat(1.0),
+            };
+            let ds = S::mul(p, S::sub(S::mul(mask, dp), dot));
+            S::store_first(slopes, count, ds);
+            S::store_first(scores, count, S::mul(p, mask));
         }
     }
 }

@@ -32,6 +32,17 @@ pub fn gather_rows(
     });
 }
 
+/// `y[indices[i]] = values[i]`.
+///
+/// # Panics
+/// An index is not below y's rows, or lengths do not fit.
+pub fn set_rows(y: &mut [f32], indices: &[u32], values: &[f32], columns: usize) {
+    assert_eq!(values.len(), indices.len() * columns);
+    for (&index, values) in indices.iter().zip(values.chunks_exact(columns)) {
+        y[index as usize * columns..][..columns].copy_from_slice(values);
+    }
+}
+
 /// `table[indices[i]] += y[i]`, i ascending for each element.
 ///
 /// # Panics

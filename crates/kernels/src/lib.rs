@@ -17,6 +17,7 @@ mod isa;
 mod layer_norm;
 mod lora;
 mod optimizer;
+mod pattern;
 mod quantized;
 mod relative_bias;
 mod rows;
@@ -29,7 +30,7 @@ pub use binary_cross_entropy::binary_cross_entropy;
 pub use cross_entropy::cross_entropy;
 pub use dropout::{Dropout, Stream, dropout};
 pub use elementwise::{add_bias, sum_of_squares};
-pub use embedding::{gather_rows, scatter_add_rows};
+pub use embedding::{gather_rows, scatter_add_rows, set_rows};
 pub use gemm::{
     Epilogue, LowRank, Matrix, PackedMatrix, Right, gemm, gemm_gelu, gemm_times, gemm_unpacked,
 };
@@ -39,6 +40,7 @@ pub use layer_norm::{
 };
 pub use lora::{lora_down, lora_down_backward, lora_partial_sums, lora_up_backward};
 pub use optimizer::{AdamW, adamw};
+pub use pattern::{Blocks, Pattern};
 pub use quantized::{Int8Matrix, NF4_CODE, Nf4Absmax, Nf4Matrix, QuantizedMatrix, StoredType};
 pub use relative_bias::{RelativeBias, RelativeBiasGradient};
 pub use rows::sum_rows;

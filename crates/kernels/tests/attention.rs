@@ -1,8 +1,8 @@
 //! Attention and its backward against plain f64 loops and finite differences.
 
 use kernels::{
-    Attention, AttentionInputs, Dropout, Isa, RelativeBias, RelativeBiasGradient, Stream, Threads,
-    attention, attention_backward,
+    Attention, AttentionInputs, Dropout, Isa, Pattern, RelativeBias, RelativeBiasGradient, Stream,
+    Threads, attention, attention_backward,
 };
 
 fn numbers(n: usize, seed: usize) -> Vec<f32> {
@@ -67,7 +67,7 @@ impl Case {
                 let Bias { table, buckets } = bias;
                 RelativeBias { table, buckets }
             }),
-            window: None,
+            pattern: Pattern::All,
             dropout,
             precision: kernels::Precision::F32,
         }

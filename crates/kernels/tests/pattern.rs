@@ -1,8 +1,8 @@
-//! Attention within a window, and its backward, against plain f64 loops.
+//! Attention to some of a sequence's keys, and its backward, against plain f64 loops.
 
 use kernels::{
-    Attention, AttentionInputs, Dropout, Isa, Precision, Stream, Threads, attention,
-    attention_backward,
+    Attention, AttentionInputs, Blocks, Dropout, Isa, Pattern, Precision, Stream, Threads,
+    attention, attention_backward,
 };
 use proptest::prelude::*;
 
@@ -14,12 +14,28 @@ fn available() -> impl Iterator<Item = Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.is_available())
 }
 
+#[derive(Clone, Debug)]
+enum Seen {
+    Window {
+        reach: usize,
+        first: bool,
+    },
+    /// As `kernels::Blocks`; the n-th sequence's second block takes row n.
+    Blocks {
+        size: usize,
+        whole: usize,
+        random: usize,
+        table: Vec<u32>,
+        rows: Vec<u32>,
+    },
+}
+
 #[derive(Debug)]
 struct Case {
     cu: Vec<u32>,
     heads: usize,
     head_size: usize,
-    window: usize,
+    seen: Seen,
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
@@ -27,14 +43,14 @@ struct Case {
 }
 
 impl Case {
-    fn new(lengths: &[u32], heads: usize, head_size: usize, window: usize) -> Case {
+    fn new(lengths: &[u32], heads: usize, head_size: usize, seen: Seen) -> Case {
         let mut cu = vec![0];
         for length in lengths {
             cu.push(cu[cu.len() - 1] + length);
         }
         let size = cu[cu.len() - 1] as usize * heads * head_size;
         let [q, k, v, dout] = [1, 2, 3, 4].map(|seed| numbers(size, seed));
-        Case { cu, heads, head_size, window, q, k, v, dout }
+        Case { cu, heads, head_size, seen, q, k, v, dout }
     }
 
     fn shape(&self, dropout: Option<Dropout>) -> Attention<'_> {
@@ -45,7 +61,12 @@ impl Case {
             head_size: self.head_size,
             scale: 1.0 / (self.head_size as f32).sqrt(),
             bias: None,
-            window: Some(self.window),
+            pattern: match self.seen {
+                Seen::Window { reach, first } => Pattern::Window { reach, first },
+                Seen::Blocks { size, whole, random, ref table, ref rows } => {
+                    Pattern::Blocks(Blocks { size, whole, random, table, rows })
+                }
+            },
             dropout,
             precision: Precision::F32,
         }
@@ -63,21 +84,47 @@ impl Case {
         [out, dq, dk, dv]
     }
 
+    /// The keys that a query of so many in a sequence sees, repeated where they count twice.
+    fn seen(&self, sequence: usize, head: usize, i: usize, keys: usize) -> Vec<usize> {
+        match &self.seen {
+            Seen::Window { reach, first } => {
+                (0..keys).filter(|j| j.abs_diff(i) <= *reach || *first && *j == 0).collect()
+            }
+            Seen::Blocks { whole, .. } if keys <= *whole => (0..keys).collect(),
+            Seen::Blocks { size, random, table, rows, .. } => {
+                let (own, last) = (i / size, (keys - 1) / size);
+                if own == 0 || own == last {
+                    return (0..keys).collect();
+                }
+                let mut blocks = vec![0, own - 1, own, own + 1, last];
+                blocks.dedup(); // neighbours that are the first or the last block
+                let row = rows[sequence] as usize + own - 1;
+                let chosen = &table[(row * self.heads + head) * random..][..*random];
+                blocks.extend(chosen.iter().map(|&b| b as usize));
+                let keys = |block: usize| block * size..(block * size + size).min(keys);
+                blocks.into_iter().flat_map(keys).collect()
+            }
+        }
+    }
+
     /// The same in f64.
     fn reference(&self) -> [Vec<f64>; 4] {
         let (d, width) = (self.head_size, self.heads * self.head_size);
         let scale = 1.0 / (d as f64).sqrt();
         let mut results = [(); 4].map(|()| vec![0.0; self.q.len()]);
         let [out, dq, dk, dv] = &mut results;
-        for bounds in self.cu.windows(2) {
+        for (sequence, bounds) in self.cu.windows(2).enumerate() {
             let rows = bounds[0] as usize..bounds[1] as usize;
             for (head, i) in (0..self.heads).flat_map(|h| rows.clone().map(move |i| (h, i))) {
                 let at = |row: usize| row * width + head * d..row * width + head * d + d;
                 let dot = |a: &[f32], b: &[f32]| -> f64 {
                     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
                 };
-                let seen: Vec<usize> =
-                    rows.clone().filter(|j| j.abs_diff(i) <= self.window).collect();
+                let seen: Vec<usize> = self
+                    .seen(sequence, head, i - rows.start, rows.len())
+                    .into_iter()
+                    .map(|j| rows.start + j)
+                    .collect();
                 let e = |j: usize| (dot(&self.q[at(i)], &self.k[at(j)]) * scale).exp();
                 let sum: f64 = seen.iter().map(|&j| e(j)).sum();
                 let slope = |j: usize| dot(&self.dout[at(i)], &self.v[at(j)]);
@@ -98,37 +145,69 @@ impl Case {
     }
 }
 
+fn check(case: &Case) -> Result<(), TestCaseError> {
+    let expected = case.reference();
+    for isa in available() {
+        let ours = case.run(isa, case.shape(None));
+        for (tensor, (ours, expected)) in ours.iter().zip(&expected).enumerate() {
+            for (i, (ours, expected)) in ours.iter().zip(expected).enumerate() {
+                let error = (f64::from(*ours) - expected).abs();
+                prop_assert!(error < 3e-5, "{isa} tensor {tensor} at {i}: {ours} {expected}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A case of blocks whose random ones are a function of these numbers.
+fn blocks(
+    lengths: &[u32],
+    [heads, head_size]: [usize; 2],
+    [size, random, whole]: [usize; 3],
+) -> Case {
+    let (mut table, mut rows) = (Vec::<u32>::new(), Vec::new());
+    for &length in lengths {
+        let count = (length as usize).div_ceil(size);
+        rows.push((table.len() / (heads * random).max(1)) as u32);
+        let wanted = count.saturating_sub(2) * heads * random;
+        table.extend((0..wanted).map(|i| (i * i + 7 * i + random) as u32 % count as u32));
+    }
+    Case::new(lengths, heads, head_size, Seen::Blocks { size, whole, random, table, rows })
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn result_and_gradients_equal_the_f64_reference(
+    fn windows_equal_the_f64_reference(
         lengths in prop::collection::vec(1u32..210, 1..4),
         heads in 1usize..3,
         head_size in 1usize..19,
-        window in prop_oneof![0usize..5, 20usize..140],
+        reach in prop_oneof![0usize..5, 20usize..140],
+        first: bool,
     ) {
-        let case = Case::new(&lengths, heads, head_size, window);
-        let expected = case.reference();
-        for isa in available() {
-            let ours = case.run(isa, case.shape(None));
-            for (tensor, (ours, expected)) in ours.iter().zip(&expected).enumerate() {
-                for (i, (ours, expected)) in ours.iter().zip(expected).enumerate() {
-                    let error = (f64::from(*ours) - expected).abs();
-                    prop_assert!(error < 2e-5, "{isa} tensor {tensor} at {i}: {ours} {expected}");
-                }
-            }
-        }
+        check(&Case::new(&lengths, heads, head_size, Seen::Window { reach, first }))?;
+    }
+
+    #[test]
+    fn blocks_equal_the_f64_reference(
+        lengths in prop::collection::vec(1u32..210, 1..4),
+        sizes in [1usize..3, 1usize..19],
+        size in prop_oneof![1usize..9, 14usize..40, Just(64), Just(70)],
+        random in 0usize..4,
+        whole in prop_oneof![Just(0), 1usize..150],
+    ) {
+        check(&blocks(&lengths, sizes, [size, random, whole]))?;
     }
 }
 
 #[test]
 fn a_window_over_everything_is_none() {
     let stream = Stream { seed: 5, step: 1, site: 2, first_row: 9 };
-    let case = Case::new(&[1, 70, 150], 2, 8, 149);
+    let case = Case::new(&[1, 70, 150], 2, 8, Seen::Window { reach: 149, first: true });
     for dropout in [None, Some(Dropout { probability: 0.2, stream })] {
         for isa in available() {
-            let whole = Attention { window: None, ..case.shape(dropout) };
+            let whole = Attention { pattern: Pattern::All, ..case.shape(dropout) };
             assert_eq!(case.run(isa, case.shape(dropout)), case.run(isa, whole), "{isa}");
         }
     }
@@ -136,7 +215,7 @@ fn a_window_over_everything_is_none() {
 
 #[test]
 fn one_query_per_sequence_equals_that_row_of_the_whole() {
-    let case = Case::new(&[1, 9, 70, 150], 2, 8, 21);
+    let case = Case::new(&[1, 9, 70, 150], 2, 8, Seen::Window { reach: 21, first: false });
     let width = 16;
     let first = &case.cu[..case.cu.len() - 1];
     let of_first = |data: &[f32]| -> Vec<f32> {
@@ -151,6 +230,7 @@ fn one_query_per_sequence_equals_that_row_of_the_whole() {
             cu: case.cu.clone(),
             k: case.k.clone(),
             v: case.v.clone(),
+            seen: case.seen.clone(),
             ..case
         };
         let [out, _, dk, _] = alone.run(isa, Attention { cu_q: &cu_q, ..alone.shape(None) });
@@ -170,7 +250,7 @@ fn one_query_per_sequence_equals_that_row_of_the_whole() {
 fn backward_follows_the_masks_that_forward_drew() {
     let stream = Stream { seed: 5, step: 1, site: 2, first_row: 9 };
     let dropout = Some(Dropout { probability: 0.3, stream });
-    let mut case = Case::new(&[150], 1, 6, 20);
+    let mut case = Case::new(&[150], 1, 6, Seen::Window { reach: 20, first: true });
     for isa in available() {
         let [_, slopes @ ..] = case.run(isa, case.shape(dropout));
         for (tensor, slopes) in slopes.iter().enumerate() {
@@ -200,7 +280,7 @@ fn bits_depend_on_neither_threads_nor_micro_batches() {
     let stream = Stream { seed: 1, step: 1, site: 1, first_row: 0 };
     let dropout = Dropout { probability: 0.1, stream };
     let isa = Isa::detect().unwrap();
-    let case = Case::new(&[90, 140], 4, 16, 30);
+    let case = Case::new(&[90, 140], 4, 16, Seen::Window { reach: 30, first: true });
     let run = |threads| {
         let threads = Threads::new(Some(threads)).unwrap();
         threads.run(|| case.run(isa, case.shape(Some(dropout))))
@@ -213,11 +293,28 @@ fn bits_depend_on_neither_threads_nor_micro_batches() {
         k: case.k[rows.clone()].to_vec(),
         v: case.v[rows.clone()].to_vec(),
         dout: case.dout[rows.clone()].to_vec(),
-        ..Case::new(&[140], 4, 16, 30)
+        ..Case::new(&[140], 4, 16, case.seen.clone())
     };
     let dropout = Dropout { stream: Stream { first_row: 90, ..stream }, ..dropout };
     let alone = alone.run(isa, alone.shape(Some(dropout)));
     for (alone, whole) in alone.iter().zip(&whole) {
         assert_eq!(alone[..], whole[rows.clone()]);
+    }
+}
+
+#[test]
+fn of_blocks_only_whole_sequences_are_dropped_out() {
+    let stream = Stream { seed: 5, step: 1, site: 2, first_row: 9 };
+    let dropout = Some(Dropout { probability: 0.3, stream });
+    let case = blocks(&[90, 20, 140], [2, 8], [16, 2, 20]);
+    let whole = 90 * 16..110 * 16;
+    for isa in available() {
+        let ([plain, ..], [dropped, ..]) =
+            (case.run(isa, case.shape(None)), case.run(isa, case.shape(dropout)));
+        for (i, (plain, dropped)) in plain.iter().zip(&dropped).enumerate() {
+            assert_eq!(plain != dropped, whole.contains(&i), "{isa} at {i}");
+        }
+        let full = Attention { pattern: Pattern::All, ..case.shape(dropout) };
+        assert_eq!(dropped[whole.clone()], case.run(isa, full)[0][whole.clone()], "{isa}");
     }
 }
