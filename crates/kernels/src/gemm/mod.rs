@@ -12,6 +12,8 @@
 //! it, the thread that computes it or their number: results are bit-equal for any thread count and
 //! for any grouping of rows into batches.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod bf16;
 mod copy;
 mod layout;
@@ -28,7 +30,7 @@ use right::Unpacked;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Steps of K per block: a panel of 48 columns then takes 72 KiB and stays in the L2 cache.
+/// Most steps of K per block.
 pub(crate) const KC: usize = 384;
 /// Fewest and most rows of A per block. A block passes over all of B, which comes from L3 or memory:
 /// the more rows, the less that costs. With `KC` steps 256 rows take 384 KiB, beside the panel in L2.

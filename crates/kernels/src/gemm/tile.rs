@@ -48,6 +48,11 @@ pub(super) unsafe fn panel_product(isa: Isa, call: &Call<'_>, panel: Panel) {
         // SAFETY: pairs are packed only for a processor that has AVX-512 bf16.
         return unsafe { panel_bf16(call, &panel) };
     }
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx2 {
+        // SAFETY: the caller's panel was packed for AVX2, which packing found to be there.
+        return unsafe { panel_avx2(call, &panel) };
+    }
     simd::run(isa, PanelProduct { call, panel });
 }
 
@@ -89,9 +94,53 @@ unsafe fn panel_bf16(call: &Call<'_>, panel: &Panel) {
     }
 }
 
-/// How two units are multiplied and added.
-trait Product<S: Simd> {
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn panel_avx2(call: &Call<'_>, panel: &Panel) {
+    use super::avx2::SixteenRegisters;
+    use crate::simd::Avx2;
+    // SAFETY: `panel_product`'s contract.
+    unsafe {
+        match panel.columns.vectors {
+            1 => rows::<Avx2, F32, 4, 1>(call, panel),
+            2 => rows::<Avx2, F32, 4, 2>(call, panel),
+            _ => rows::<Avx2, SixteenRegisters, 4, 3>(call, panel),
+        }
+    }
+}
+
+/// How two units are multiplied and added, and with them a tile.
+pub(super) trait Product<S: Simd> {
     unsafe fn multiply_add(a: S::F, b: S::F, c: S::F) -> S::F;
+
+    /// `sums` plus the product of MR rows and NV vectors, in registers.
+    #[inline(always)]
+    unsafe fn tile<const MR: usize, const NV: usize>(
+        mut a: *const f32,
+        mut b: *const f32,
+        units: usize,
+        mut sums: [[S::F; NV]; MR],
+    ) -> [[S::F; NV]; MR] {
+        // SAFETY: `panel_product`'s contract: `a` has `units` groups of ROWS numbers, of which MR are
+        // read, and `b` `units` groups of NV vectors.
+        unsafe {
+            for _ in 0..units {
+                let mut columns = [S::splat(0.0); NV];
+                for (v, column) in columns.iter_mut().enumerate() {
+                    *column = S::load(b.add(v * S::LANES));
+                }
+                for (i, row) in sums.iter_mut().enumerate() {
+                    let x = S::splat(*a.add(i));
+                    for (sum, &column) in row.iter_mut().zip(&columns) {
+                        *sum = Self::multiply_add(x, column, *sum);
+                    }
+                }
+                a = a.add(ROWS);
+                b = b.add(NV * S::LANES);
+            }
+            sums
+        }
+    }
 }
 
 struct F32;
@@ -140,9 +189,9 @@ unsafe fn rows<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(
             };
             fetch_targets::<S, MR, NV>(call, panel, i);
             let mut sums = [[S::splat(0.0); NV]; MR];
-            sums = tile::<S, P, MR, NV>(at(0), panel.data[0], call.units[0], sums);
+            sums = P::tile::<MR, NV>(at(0), panel.data[0], call.units[0], sums);
             if call.units[1] > 0 {
-                sums = tile::<S, P, MR, NV>(at(1), panel.data[1], call.units[1], sums);
+                sums = P::tile::<MR, NV>(at(1), panel.data[1], call.units[1], sums);
             }
             // One loop for each: a choice per vector would cost a per cent.
             match call.after {
@@ -187,35 +236,6 @@ unsafe fn fetch_targets<S: Simd, const MR: usize, const NV: usize>(
                 }
             }
         }
-    }
-}
-
-/// `sums` plus the product of MR rows and NV vectors, in registers.
-#[inline(always)]
-unsafe fn tile<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(
-    mut a: *const f32,
-    mut b: *const f32,
-    units: usize,
-    mut sums: [[S::F; NV]; MR],
-) -> [[S::F; NV]; MR] {
-    // SAFETY: `panel_product`'s contract: `a` has `units` groups of ROWS numbers, of which MR are
-    // read, and `b` `units` groups of NV vectors.
-    unsafe {
-        for _ in 0..units {
-            let mut columns = [S::splat(0.0); NV];
-            for (v, column) in columns.iter_mut().enumerate() {
-                *column = S::load(b.add(v * S::LANES));
-            }
-            for (i, row) in sums.iter_mut().enumerate() {
-                let x = S::splat(*a.add(i));
-                for (sum, &column) in row.iter_mut().zip(&columns) {
-                    *sum = P::multiply_add(x, column, *sum);
-                }
-            }
-            a = a.add(ROWS);
-            b = b.add(NV * S::LANES);
-        }
-        sums
     }
 }
 

@@ -115,7 +115,7 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
 #[cfg(test)]
 pub(crate) use scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use x86::Avx512;
+pub(crate) use x86::{Avx2, Avx512};
 
 /// How a vector is read and written of which `count` numbers exist.
 pub(crate) trait Access<S: Simd> {
