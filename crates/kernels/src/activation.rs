@@ -24,7 +24,27 @@ pub enum Activation {
 /// # Panics
 /// Lengths differ.
 pub fn activate(isa: Isa, f: Activation, y: &mut [f32], slope: Option<&mut [f32]>) {
-    let one = |y: &mut [f32], slope: Option<&mut [f32]>| match f {
+    let one = |y: &mut [f32], slope: Option<&mut [f32]>| activate_on_this_thread(isa, f, y, slope);
+    match slope {
+        None if y.len() < SMALL => one(y, None),
+        None => threads::for_each(y.chunks_mut(CHUNK), |y| one(y, None)),
+        Some(slope) => {
+            assert_eq!(y.len(), slope.len());
+            threads::for_each(y.chunks_mut(CHUNK).zip(slope.chunks_mut(CHUNK)), |(y, slope)| {
+                one(y, Some(slope));
+            });
+        }
+    }
+}
+
+/// As [`activate`], of a few numbers.
+pub(crate) fn activate_on_this_thread(
+    isa: Isa,
+    f: Activation,
+    y: &mut [f32],
+    slope: Option<&mut [f32]>,
+) {
+    match f {
         Activation::Gelu => simd::run(isa, Elementwise { f: Gelu, y, slope }),
         Activation::GeluTanh => simd::run(isa, Elementwise { f: GeluTanh, y, slope }),
         // A NaN stays one.
@@ -35,16 +55,6 @@ pub fn activate(isa: Isa, f: Activation, y: &mut [f32], slope: Option<&mut [f32]
             let y = x.tanh();
             (y, 1.0 - y * y)
         }),
-    };
-    match slope {
-        None if y.len() < SMALL => one(y, None),
-        None => threads::for_each(y.chunks_mut(CHUNK), |y| one(y, None)),
-        Some(slope) => {
-            assert_eq!(y.len(), slope.len());
-            threads::for_each(y.chunks_mut(CHUNK).zip(slope.chunks_mut(CHUNK)), |(y, slope)| {
-                one(y, Some(slope));
-            });
-        }
     }
 }
 

@@ -39,6 +39,18 @@ impl Kernel for SumOfSquares<'_> {
     }
 }
 
+/// `y += x`.
+///
+/// # Panics
+/// Lengths differ.
+pub fn add(y: &mut [f32], x: &[f32]) {
+    assert_eq!(y.len(), x.len());
+    const CHUNK: usize = 8192;
+    threads::for_each(y.chunks_mut(CHUNK).zip(x.chunks(CHUNK)), |(y, x)| {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
+    });
+}
+
 /// `y[i] += bias` for every row.
 ///
 /// # Panics

@@ -20,8 +20,8 @@ pub struct LayerNormInputs<'a> {
     pub dropout: Option<Dropout>,
     /// Scale γ `[H]`.
     pub weight: &'a [f32],
-    /// Shift β `[H]`.
-    pub bias: &'a [f32],
+    /// Shift β `[H]`, where there is one.
+    pub bias: Option<&'a [f32]>,
     /// ε.
     pub eps: f32,
 }
@@ -39,7 +39,7 @@ pub fn layer_norm(
     statistics: &mut [f32],
 ) {
     let columns = inputs.weight.len();
-    assert_eq!(inputs.bias.len(), columns);
+    assert!(inputs.bias.is_none_or(|bias| bias.len() == columns));
     assert!(x.len() == y.len() && statistics.len() * columns == x.len() * 2);
     assert!(inputs.residual.is_none_or(|residual| residual.len() == x.len()));
     let size = ROWS * columns;
@@ -124,8 +124,11 @@ unsafe fn normalise<S: Simd>(
             let count = (n - i).min(S::LANES);
             let d = S::sub(S::load_first(x.as_ptr().add(i), count), S::splat(mean));
             let weight = S::load_first(inputs.weight.as_ptr().add(i), count);
-            let bias = S::load_first(inputs.bias.as_ptr().add(i), count);
-            let value = S::fma(S::mul(d, S::splat(rstd)), weight, bias);
+            let x = S::mul(d, S::splat(rstd));
+            let value = match inputs.bias {
+                Some(bias) => S::fma(x, weight, S::load_first(bias.as_ptr().add(i), count)),
+                None => S::mul(x, weight),
+            };
             S::store_first(y.as_mut_ptr().add(i), count, value);
             i += count;
         }
@@ -227,7 +230,7 @@ impl Kernel for Backward<'_> {
     }
 }
 
-/// `dγ += Σ dy·x̂`, `dβ += Σ dy`, rows in ascending order.
+/// `dγ += Σ dy·x̂`, `dβ += Σ dy` where there is β, rows in ascending order.
 ///
 /// # Panics
 /// Lengths do not fit.
@@ -236,21 +239,24 @@ pub fn layer_norm_parameter_gradients(
     statistics: &[f32],
     dy: &[f32],
     dweight: &mut [f32],
-    dbias: &mut [f32],
+    dbias: Option<&mut [f32]>,
 ) {
     let columns = dweight.len();
-    assert!(dbias.len() == columns && s.len() == dy.len());
+    assert!(dbias.as_ref().is_none_or(|dbias| dbias.len() == columns) && s.len() == dy.len());
     assert_eq!(statistics.len() * columns, s.len() * 2);
     const STRIP: usize = 64;
     // Threads take columns, never rows: the order of each sum stays fixed.
-    let strips = dweight.chunks_mut(STRIP).zip(dbias.chunks_mut(STRIP)).enumerate();
-    threads::for_each(strips, |(strip, (dweight, dbias))| {
+    let mut dbias = dbias.into_iter().flat_map(|dbias| dbias.chunks_mut(STRIP));
+    let strips = dweight.chunks_mut(STRIP).map(|dweight| (dweight, dbias.next())).enumerate();
+    threads::for_each(strips, |(strip, (dweight, mut dbias))| {
         let first = strip * STRIP;
         for (row, statistics) in statistics.chunks(2).enumerate() {
             let at = row * columns + first;
             for j in 0..dweight.len() {
                 dweight[j] += dy[at + j] * (s[at + j] - statistics[0]) * statistics[1];
-                dbias[j] += dy[at + j];
+                if let Some(dbias) = &mut dbias {
+                    dbias[j] += dy[at + j];
+                }
             }
         }
     });

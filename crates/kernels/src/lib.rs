@@ -12,14 +12,17 @@ mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod gate;
 mod gemm;
 mod isa;
 mod layer_norm;
 mod lora;
 mod optimizer;
 mod pattern;
+mod pooling;
 mod quantized;
 mod relative_bias;
+mod rotary;
 mod rows;
 mod simd;
 mod threads;
@@ -29,8 +32,9 @@ pub use attention::{Attention, AttentionInputs, attention, attention_backward};
 pub use binary_cross_entropy::binary_cross_entropy;
 pub use cross_entropy::cross_entropy;
 pub use dropout::{Dropout, Stream, dropout};
-pub use elementwise::{add_bias, sum_of_squares};
+pub use elementwise::{add, add_bias, sum_of_squares};
 pub use embedding::{gather_rows, scatter_add_rows, set_rows};
+pub use gate::{gate, gate_backward};
 pub use gemm::{
     Epilogue, LowRank, Matrix, PackedMatrix, Right, gemm, gemm_gelu, gemm_times, gemm_unpacked,
 };
@@ -41,8 +45,10 @@ pub use layer_norm::{
 pub use lora::{lora_down, lora_down_backward, lora_partial_sums, lora_up_backward};
 pub use optimizer::{AdamW, adamw};
 pub use pattern::{Blocks, Pattern};
+pub use pooling::{mean_rows, mean_rows_backward};
 pub use quantized::{Int8Matrix, NF4_CODE, Nf4Absmax, Nf4Matrix, QuantizedMatrix, StoredType};
 pub use relative_bias::{RelativeBias, RelativeBiasGradient};
+pub use rotary::{Rotary, rotary_table, split_rotated, split_rotated_backward};
 pub use rows::sum_rows;
 pub use threads::Threads;
 

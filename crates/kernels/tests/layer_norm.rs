@@ -37,7 +37,7 @@ fn forward_and_every_slope() {
                 residual: Some(&residual),
                 dropout: Some(dropout),
                 weight: &weight,
-                bias: &bias,
+                bias: Some(&bias),
                 eps: 1e-5,
             };
             let saved = forward(isa, &x, inputs);
@@ -63,10 +63,15 @@ fn forward_and_every_slope() {
                 &saved.statistics,
                 &dy,
                 &mut dweight,
-                &mut dbias,
+                Some(&mut dbias),
             );
             let loss = |x: &[f32], residual: &[f32], weight: &[f32], bias: &[f32]| {
-                let inputs = LayerNormInputs { residual: Some(residual), weight, bias, ..inputs };
+                let inputs = LayerNormInputs {
+                    residual: Some(residual),
+                    weight,
+                    bias: Some(bias),
+                    ..inputs
+                };
                 let y = forward(isa, x, inputs).y;
                 y.iter().zip(&dy).map(|(y, d)| f64::from(*y) * f64::from(*d)).sum::<f64>()
             };
@@ -97,6 +102,35 @@ fn forward_and_every_slope() {
                 let at = |by| loss(&x, &residual, &weight, &shifted(&bias, i, by));
                 close("bias", dbias[i], at(step), at(-step));
             }
+        }
+    }
+}
+
+#[test]
+fn without_a_shift_it_is_a_shift_of_0() {
+    for columns in [1usize, 7, 40, 129] {
+        let (rows, size) = (19, 19 * columns);
+        let (x, dy, weight) = (numbers(size, 1), numbers(size, 2), numbers(columns, 3));
+        let zeros = vec![0.0; columns];
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            let none = LayerNormInputs {
+                residual: None,
+                dropout: None,
+                weight: &weight,
+                bias: None,
+                eps: 1e-5,
+            };
+            let saved = forward(isa, &x, none);
+            let zero = forward(isa, &x, LayerNormInputs { bias: Some(&zeros), ..none });
+            assert_eq!(saved.sum, x, "what is normalised alone stays as it is");
+            assert!(saved.y == zero.y && saved.statistics.len() == 2 * rows, "{isa} {columns}");
+            let gradient = |dbias| {
+                let mut dweight = zeros.clone();
+                let Saved { sum, statistics, .. } = &saved;
+                layer_norm_parameter_gradients(sum, statistics, &dy, &mut dweight, dbias);
+                dweight
+            };
+            assert_eq!(gradient(None), gradient(Some(&mut zeros.clone())));
         }
     }
 }
