@@ -3,7 +3,7 @@
     python fixtures.py OUT_DIR
 
 Everything is computed in float64 and stored as F32: the files hold the exact value, not one
-library's rounding. The same case is computed again in float32 and refused if Transformers itself
+library's rounding (but for ModernBERT, whose rotary positions and softmax Transformers rounds to float32). The same case is computed again in float32 and refused if Transformers itself
 strays from the stored value further than the tolerance the Rust tests grant (1e-4); so a fixture
 never asks more of us than it asks of the oracle.
 
@@ -42,6 +42,9 @@ from transformers import (
     LongformerConfig,
     LongformerForSequenceClassification,
     LongformerModel,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+    ModernBertModel,
     MPNetConfig,
     MPNetForSequenceClassification,
     MPNetModel,
@@ -91,6 +94,10 @@ MULTI_LABEL_WEIGHTED = dict(
     targets=TARGETS, class_weights=[0.7, 5.0, 2.0],
 )
 SMALLER = dict(hidden_size=12, num_attention_heads=2, intermediate_size=16)
+TINY_MODERNBERT = dict(
+    hidden_size=24, num_attention_heads=3, intermediate_size=20, max_position_embeddings=160, vocab_size=46,
+    pad_token_id=0, bos_token_id=1, cls_token_id=1, eos_token_id=2, sep_token_id=2,
+)
 SMALL = dict(hidden_size=24, num_attention_heads=3, num_hidden_layers=2, intermediate_size=36)
 
 FAMILIES = {
@@ -176,6 +183,41 @@ FAMILIES = {
         cases=FEWER_CASES,
         adapter=ALL_LINEAR,
     ),
+    "modernbert": dict(
+        seed=83,
+        first_id=4,
+        # Layer 0 sees everything, layers 1 and 2 a window; no layer has a bias.
+        config=ModernBertConfig(
+            **TINY_MODERNBERT, num_hidden_layers=3, local_attention=24, classifier_pooling="mean",
+        ),
+        bare=ModernBertModel,
+        full=ModernBertForSequenceClassification,
+        modules_to_save=["classifier", "head"],
+        query_value=["Wqkv"],
+        padded=False,
+        lengths=[13, 2, 12, 150, 14, 25, 70],  # about the window, and blocks of queries within it
+        cases=FEWER_CASES,
+        adapter=DEFAULT,
+    ),
+    "modernbert_biased": dict(
+        seed=89,
+        first_id=4,
+        # All that the other lacks: biases, the first token pooled, and a window in the last layer.
+        config=ModernBertConfig(
+            **TINY_MODERNBERT, num_hidden_layers=2, local_attention=40, classifier_pooling="cls",
+            norm_bias=True, attention_bias=True, mlp_bias=True, classifier_bias=True,
+            hidden_activation="gelu_pytorch_tanh", classifier_activation="relu",
+            layer_types=["full_attention", "sliding_attention"],
+        ),
+        bare=ModernBertModel,
+        full=ModernBertForSequenceClassification,
+        modules_to_save=["classifier", "head"],
+        query_value=["Wqkv"],
+        padded=False,
+        lengths=[21, 2, 20, 90, 22, 41, 66],
+        cases=FEWER_CASES,
+        adapter=ALL_LINEAR,
+    ),
     "mpnet": dict(
         seed=67,
         first_id=4,
@@ -223,7 +265,7 @@ def randomise(model: nn.Module, generator: torch.Generator) -> None:
     """Draws every parameter anew, so that no bias is zero and no LayerNorm is the identity."""
     for name, parameter in sorted(model.named_parameters()):
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
-        if name.lower().replace("_", "").endswith("layernorm.weight"):
+        if name.lower().endswith("norm.weight"):
             parameter.data = 1.0 + 0.2 * noise
         else:
             parameter.data = 0.2 * noise
@@ -273,7 +315,8 @@ def build(family: dict, folder: Path, case: dict, dtype: torch.dtype, seed: int)
     generator = torch.Generator().manual_seed(seed)
     drawn = {}
     for name, parameter in trainable(model).items():
-        if "lora_" in name or (case["checkpoint"] == "model" and "classifier" in name):
+        new = case["checkpoint"] == "model" and ("classifier" in name or "head" in name.split("."))
+        if "lora_" in name or new:
             # Both LoRA factors nonzero: with B = 0 the gradient of A would be zero and prove nothing.
             drawn[name] = 0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
             parameter.data = drawn[name].to(dtype, copy=True)
@@ -307,6 +350,13 @@ def padded(sequences: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
     )
 
 
+def logits_of(model: nn.Module, family: dict, sequences: list[list[int]]) -> torch.Tensor:
+    """[B, C]. Not padded where padding farther than the window would see nothing at all: its softmax is no number."""
+    if family.get("padded", True):
+        return model(**padded(sequences, family["config"].pad_token_id)).logits
+    return torch.cat([model(input_ids=torch.tensor([sequence])).logits for sequence in sequences])
+
+
 def optimizer_for(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW with the Trainer's rule: no decay for biases and LayerNorm."""
     forbidden = [r"bias", r"layernorm", r"rmsnorm", r"(?:^|\.)norm(?:$|\.)", r"_norm(?:$|\.)"]
@@ -321,7 +371,6 @@ def optimizer_for(model: nn.Module, lr: float, weight_decay: float) -> torch.opt
 def run(family: dict, folder: Path, case: dict, dtype: torch.dtype, seed: int) -> dict[str, torch.Tensor]:
     """Ten optimizer steps on one batch: what `<case>.safetensors` holds."""
     model, drawn = build(family, folder, case, dtype, seed)
-    batch = padded(case["sequences"], family["config"].pad_token_id)
     weights = None if case["class_weights"] is None else torch.tensor(case["class_weights"], dtype=dtype)
     if "targets" in case:
         labels = torch.tensor(case["targets"], dtype=dtype)
@@ -336,7 +385,7 @@ def run(family: dict, folder: Path, case: dict, dtype: torch.dtype, seed: int) -
     losses, norms = [], []
     for step in range(STEPS):
         optimizer.zero_grad()
-        logits = model(**batch).logits
+        logits = logits_of(model, family, case["sequences"])
         loss = loss_of(logits, labels)
         loss.backward()
         losses.append(loss.detach())
@@ -438,7 +487,7 @@ def write_adapter(name: str, family: dict, root: Path) -> dict:
 
     sequences = draw_sequences([6, 31, 2, 70], family, generator)
     with torch.no_grad():
-        logits = model.double().eval()(**padded(sequences, family["config"].pad_token_id)).logits
+        logits = logits_of(model.double().eval(), family, sequences)
     save({"logits": logits}, root / f"{name}_adapter.safetensors")
     assert set(get_peft_model_state_dict(model)) == set(trainable(model))
     return dict(

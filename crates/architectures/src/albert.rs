@@ -5,9 +5,9 @@
 use crate::Error;
 use crate::attention::Rows;
 use crate::backend::Backend;
-use crate::builder::Builder;
+use crate::builder::{Bias, Builder};
 use crate::config::{self, OutOfRange};
-use crate::embeddings::{EmbeddingSizes, Embeddings};
+use crate::embeddings::{EmbeddingNames, EmbeddingSizes, Embeddings};
 use crate::encoder::Encoder;
 use crate::family::Family;
 use crate::head::{Head, HeadLayers};
@@ -129,16 +129,17 @@ impl Config {
     ) -> Result<Encoder<B>, Error> {
         let sizes = EmbeddingSizes {
             words: self.vocab_size,
-            positions: self.max_position_embeddings,
+            positions: Some(self.max_position_embeddings),
             token_types: Some(self.type_vocab_size),
             width: self.embedding_size,
             first_position: 0,
             eps: self.layer_norm_eps,
+            norm_bias: Bias::Yes,
             dropout: self.hidden_dropout_prob,
         };
         // Also where both widths are the same.
         let projection = Some(("encoder.embedding_hidden_mapping_in", self.hidden_size));
-        let embeddings = Embeddings::build(builder, &sizes, projection)?;
+        let embeddings = Embeddings::build(builder, &EmbeddingNames::BERT, &sizes, projection)?;
         let sizes = LayerSizes {
             hidden: self.hidden_size,
             inner: self.intermediate_size,
@@ -158,7 +159,7 @@ impl Config {
             Layer::build(builder, &prefix, &LAYER, &sizes, Rows::of_layer(index, uses))
         };
         let layers = (0..uses).map(layer).collect::<Result<_, _>>()?;
-        Ok(Encoder { embeddings, layers })
+        Ok(Encoder::post_norm(embeddings, layers))
     }
 
     pub(crate) fn head<B: Backend>(

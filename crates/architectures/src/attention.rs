@@ -2,7 +2,7 @@
 //! heads gathered, before the output's product. Forward and backward read as one.
 
 use crate::Error;
-use crate::backend::{AttentionSaved, AttentionShape, Backend, Pattern, RelativeBias, Shape};
+use crate::backend::{AttentionSaved, AttentionShape, Backend, Pattern, RelativeBias};
 use crate::builder::Builder;
 use crate::linear::{InputGradient, Linear, LinearSaved};
 use crate::parameters::Parameters;
@@ -307,11 +307,7 @@ impl<B: Backend> FullAttention<B> {
         let mut dx = match self.rows {
             Rows::All => drows,
             Rows::First if !needs_dx => drows,
-            Rows::First => {
-                let mut dx = backend.zeros(x.rows(), x.columns()); // [T, H]
-                backend.scatter_add_rows(&mut dx, &batch.first_tokens, &drows);
-                dx
-            }
+            Rows::First => batch.only_first_rows(backend, &drows), // [T, H]
         };
         let to_dx = needs_dx.then_some(&mut dx);
         projections.keys_backward(backend, parameters, pass, x, &saved, [&dk, &dv], to_dx);

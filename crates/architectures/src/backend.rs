@@ -69,8 +69,8 @@ pub enum After<'a, M> {
 pub struct Norm<'a, M> {
     /// Scale [1, H].
     pub weight: &'a M,
-    /// Shift [1, H].
-    pub bias: &'a M,
+    /// Shift [1, H], where there is one.
+    pub bias: Option<&'a M>,
     /// ε.
     pub eps: f32,
 }
@@ -110,6 +110,15 @@ pub enum Pattern<'a, I> {
         /// The row of each sequence's second block [B].
         rows: I,
     },
+}
+
+/// Rotary positions: see [`kernels::Rotary`].
+#[derive(Debug)]
+pub struct Rotary<'a, M, I> {
+    /// Position of each row `[T]`.
+    pub positions: &'a I,
+    /// Cosines and sines of a position's angles [positions, D].
+    pub table: &'a M,
 }
 
 /// Where sequences begin in query and key rows, how heads cut the columns, what is added to the
@@ -254,14 +263,42 @@ pub trait Backend: Debug {
         statistics: &Self::Matrix,
         dy: &Self::Matrix,
         dweight: &mut Self::Matrix,
-        dbias: &mut Self::Matrix,
+        dbias: Option<&mut Self::Matrix>,
     );
     /// `y ← f(y)`; its slope there goes to `slope`.
     fn activate(&self, f: Activation, y: &mut Self::Matrix, slope: Option<&mut Self::Matrix>);
+    /// For rows a, b of `u` [T, 2F]: f(a) ∘ b [T, F]; `u` becomes the slopes by a and by b.
+    fn gate(&self, f: Activation, u: &mut Self::Matrix) -> Self::Matrix;
+    /// Slopes [T, 2F] become the gradient of what [`gate`](Backend::gate) was given.
+    fn gate_backward(&self, slopes: &mut Self::Matrix, dy: &Self::Matrix);
+    /// `y ← y + x`.
+    fn add(&self, y: &mut Self::Matrix, x: &Self::Matrix);
     /// `y ← y ∘ factors`.
     fn multiply(&self, y: &mut Self::Matrix, factors: &Self::Matrix);
     /// `x` behind a dropout mask.
     fn dropout(&self, x: &Self::Matrix, dropout: Dropout) -> Self::Matrix;
+    /// Queries, keys and values [T, H] of the rows [T, 3H] that hold them side by side; queries and
+    /// keys are rotated.
+    fn split_rotated(
+        &self,
+        qkv: &Self::Matrix,
+        rotary: Rotary<'_, Self::Matrix, Self::Indices>,
+    ) -> [Self::Matrix; 3];
+    /// The gradient of `qkv` from those of queries, keys and values.
+    fn split_rotated_backward(
+        &self,
+        gradients: [&Self::Matrix; 3],
+        rotary: Rotary<'_, Self::Matrix, Self::Indices>,
+    ) -> Self::Matrix;
+    /// The mean [B, H] of each sequence's rows of `x` [T, H].
+    fn mean_rows(&self, x: &Self::Matrix, cu_seqlens: &Self::Indices) -> Self::Matrix;
+    /// The gradient of `x`, of `rows` rows, from that of the means.
+    fn mean_rows_backward(
+        &self,
+        dy: &Self::Matrix,
+        cu_seqlens: &Self::Indices,
+        rows: usize,
+    ) -> Self::Matrix;
     /// Attention inside each sequence.
     fn attention(
         &self,

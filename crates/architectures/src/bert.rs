@@ -4,9 +4,9 @@
 use crate::Error;
 use crate::attention::Rows;
 use crate::backend::Backend;
-use crate::builder::Builder;
+use crate::builder::{Bias, Builder};
 use crate::config::{self, OutOfRange};
-use crate::embeddings::{EmbeddingSizes, Embeddings};
+use crate::embeddings::{EmbeddingNames, EmbeddingSizes, Embeddings};
 use crate::encoder::Encoder;
 use crate::family::Family;
 use crate::head::{Head, HeadLayers};
@@ -111,19 +111,20 @@ impl Config {
         first_position: u32,
     ) -> Result<Encoder<B>, Error> {
         let sizes = self.embedding_sizes(self.hidden_size, first_position);
-        let embeddings = Embeddings::build(builder, &sizes, None)?;
-        Ok(Encoder { embeddings, layers: self.layers(builder)? })
+        let embeddings = Embeddings::build(builder, &EmbeddingNames::BERT, &sizes, None)?;
+        Ok(Encoder::post_norm(embeddings, self.layers(builder)?))
     }
 
     /// Embeddings of this width.
     pub(crate) fn embedding_sizes(&self, width: usize, first_position: u32) -> EmbeddingSizes {
         EmbeddingSizes {
             words: self.vocab_size,
-            positions: self.max_position_embeddings,
+            positions: Some(self.max_position_embeddings),
             token_types: Some(self.type_vocab_size),
             width,
             first_position,
             eps: self.layer_norm_eps,
+            norm_bias: Bias::Yes,
             dropout: self.hidden_dropout_prob,
         }
     }

@@ -16,6 +16,33 @@ use kernels::Precision;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// Whether a layer has a bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bias {
+    Yes,
+    No,
+}
+
+impl Bias {
+    /// As a key of `config.json` says.
+    pub(crate) fn of(key: bool) -> Bias {
+        if key { Bias::Yes } else { Bias::No }
+    }
+}
+
+/// A layer of the head [out, in]: always trained, new where the checkpoint lacks it.
+#[derive(Debug)]
+pub(crate) struct HeadLinear<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) out: usize,
+    pub(crate) input: usize,
+    pub(crate) bias: Bias,
+    /// Standard deviation of new weights.
+    pub(crate) deviation: f32,
+    /// Whether it gives the logits: it is new, too, where it was made for another number of labels.
+    pub(crate) last: bool,
+}
+
 pub(crate) struct Builder<'a, B: Backend> {
     pub(crate) backend: &'a B,
     pub(crate) checkpoint: &'a Checkpoint,
@@ -99,11 +126,26 @@ impl<'a, B: Backend> Builder<'a, B> {
         width: usize,
         eps: f32,
     ) -> Result<LayerNorm<B>, Error> {
-        Ok(LayerNorm {
-            weight: self.tensor(&format!("{name}.weight"), &[width])?,
-            bias: self.tensor(&format!("{name}.bias"), &[width])?,
-            eps,
-        })
+        self.norm_with(name, width, eps, Bias::Yes)
+    }
+
+    /// As [`norm`](Builder::norm), with or without a bias.
+    pub(crate) fn norm_with(
+        &mut self,
+        name: &str,
+        width: usize,
+        eps: f32,
+        bias: Bias,
+    ) -> Result<LayerNorm<B>, Error> {
+        let weight = self.tensor(&format!("{name}.weight"), &[width])?;
+        Ok(LayerNorm { weight, bias: self.bias(name, width, bias)?, eps })
+    }
+
+    fn bias(&mut self, name: &str, width: usize, bias: Bias) -> Result<Option<Tensor<B>>, Error> {
+        match bias {
+            Bias::Yes => Ok(Some(self.tensor(&format!("{name}.bias"), &[width])?)),
+            Bias::No => Ok(None),
+        }
     }
 
     /// A linear layer of the encoder, [out, in], with an adapter where the method says so.
@@ -114,13 +156,24 @@ impl<'a, B: Backend> Builder<'a, B> {
         input: usize,
         per_sequence: bool,
     ) -> Result<Linear<B>, Error> {
+        self.linear_with(name, out, input, per_sequence, Bias::Yes)
+    }
+
+    /// As [`linear`](Builder::linear), with or without a bias.
+    pub(crate) fn linear_with(
+        &mut self,
+        name: &str,
+        out: usize,
+        input: usize,
+        per_sequence: bool,
+        bias: Bias,
+    ) -> Result<Linear<B>, Error> {
         if !self.linears.iter().any(|known| known == name) {
             self.linears.push(name.to_owned());
         }
         let lora = self.lora(name, out, input, per_sequence);
         let weight = self.weight(&format!("{name}.weight"), out, input, lora)?;
-        let bias = self.tensor(&format!("{name}.bias"), &[out])?;
-        Ok(Linear { weight, bias, out })
+        Ok(Linear { weight, bias: self.bias(name, out, bias)?, out })
     }
 
     fn weight(
@@ -170,15 +223,9 @@ impl<'a, B: Backend> Builder<'a, B> {
         Some(Lora { a, b, scale: config.scale(), dropout: config.dropout, site })
     }
 
-    /// A linear layer [out, in] of the head: always trained, new where the checkpoint lacks it or,
-    /// for the last layer, was made for another number of labels. New weights have this deviation.
-    pub(crate) fn head_linear(
-        &mut self,
-        name: &str,
-        [out, input]: [usize; 2],
-        deviation: f32,
-        last: bool,
-    ) -> Result<Linear<B>, Error> {
+    /// A linear layer of the head.
+    pub(crate) fn head_linear(&mut self, layer: HeadLinear<'_>) -> Result<Linear<B>, Error> {
+        let HeadLinear { name, out, input, bias, deviation, last } = layer;
         // PEFT lists head layers among an adapter's targets, although it trains them whole.
         self.linears.push(name.to_owned());
         let found = |suffix: &str, shape: &[usize]| {
@@ -188,21 +235,52 @@ impl<'a, B: Backend> Builder<'a, B> {
                 other => other,
             }
         };
-        let weights = (found("weight", &[out, input])?, found("bias", &[out])?);
+        let weight = found("weight", &[out, input])?;
+        let bias = match bias {
+            Bias::Yes => Some(found("bias", &[out])?),
+            Bias::No => None,
+        };
+        let whole = weight.is_some() && bias.as_ref().is_none_or(Option::is_some);
         let (weight_name, bias_name) = (format!("{name}.weight"), format!("{name}.bias"));
-        let (weight, bias) = match weights {
-            (Some(weight), Some(bias)) => (weight, bias),
+        let (weight, bias) = match weight {
+            Some(weight) if whole => (weight, bias.flatten()),
             _ => {
-                self.newly_initialised.extend([weight_name.clone(), bias_name.clone()]);
+                self.newly_initialised.push(weight_name.clone());
                 let mut random = random::generator(self.seed, &weight_name);
                 let weight =
                     (0..out * input).map(|_| deviation * random::normal(&mut random)).collect();
-                (weight, vec![0.0; out])
+                (weight, bias.map(|_| self.lacking(&bias_name, vec![0.0; out])))
             }
         };
         let id = self.parameter(&weight_name, &[out, input], &weight);
-        let bias = Tensor::Trained(self.parameter(&bias_name, &[out], &bias));
+        let bias = bias.map(|bias| Tensor::Trained(self.parameter(&bias_name, &[out], &bias)));
         let weight = Weight::Trained { id, precision: Precision::F32 };
         Ok(Linear { weight, bias, out })
+    }
+
+    /// A LayerNorm of the head over vectors of `width`: always trained, new where the checkpoint lacks
+    /// it.
+    pub(crate) fn head_norm(
+        &mut self,
+        name: &str,
+        width: usize,
+        eps: f32,
+        bias: Bias,
+    ) -> Result<LayerNorm<B>, Error> {
+        let mut vector = |part: &str, new: f32| -> Result<Tensor<B>, Error> {
+            let name = format!("{name}.{part}");
+            let found = self.checkpoint.find(self.family.root, &name, &[width])?;
+            let data = found.unwrap_or_else(|| self.lacking(&name, vec![new; width]));
+            Ok(Tensor::Trained(self.parameter(&name, &[width], &data)))
+        };
+        let weight = vector("weight", 1.0)?;
+        let bias = (bias == Bias::Yes).then(|| vector("bias", 0.0)).transpose()?;
+        Ok(LayerNorm { weight, bias, eps })
+    }
+
+    /// Remembers that the checkpoint lacks this tensor.
+    fn lacking(&mut self, name: &str, data: Vec<f32>) -> Vec<f32> {
+        self.newly_initialised.push(name.to_owned());
+        data
     }
 }

@@ -164,7 +164,7 @@ fn untrained(seed: u64, name: &str, shape: &[usize]) -> Vec<f32> {
     if name.ends_with("bias") {
         return vec![0.0; size];
     }
-    if name.ends_with("LayerNorm.weight") || name.ends_with("layer_norm.weight") {
+    if name.ends_with("LayerNorm.weight") || name.ends_with("norm.weight") {
         return vec![1.0; size];
     }
     let bound = 0.02 * 3.0f32.sqrt();
@@ -191,7 +191,15 @@ pub(crate) fn canonical(root: &str, stored: &str) -> String {
     let name = modern("LayerNorm.gamma", "LayerNorm.weight")
         .or_else(|| modern("LayerNorm.beta", "LayerNorm.bias"))
         .unwrap_or_else(|| stored.to_owned());
-    let rootless = ["embeddings.", "embeddings_project.", "encoder.", "pooler.", "transformer."];
+    let rootless = [
+        "embeddings.",
+        "embeddings_project.",
+        "encoder.",
+        "final_norm.",
+        "layers.",
+        "pooler.",
+        "transformer.",
+    ];
     let rootless = rootless.iter().any(|part| name.starts_with(part));
     if rootless { format!("{root}.{name}") } else { name }
 }

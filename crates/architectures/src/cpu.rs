@@ -1,7 +1,8 @@
 //! The CPU backend: the `kernels` crate behind [`Backend`], with memory that is reused.
 
 use crate::backend::{
-    After, AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Pattern, Product, Shape,
+    After, AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Pattern, Product, Rotary,
+    Shape,
 };
 use crate::checkpoint::StoredWeight;
 use crate::pool::{Numbers, Pool};
@@ -117,6 +118,13 @@ fn attention<'a>(
         },
         dropout: shape.dropout,
         precision,
+    }
+}
+
+impl<'a> Rotary<'a, CpuMatrix, Vec<u32>> {
+    fn on_cpu(&self) -> kernels::Rotary<'a> {
+        let Rotary { positions, table } = self;
+        kernels::Rotary { positions, table: table.data(), head_size: table.columns }
     }
 }
 
@@ -320,7 +328,7 @@ impl Backend for Cpu {
             residual: residual.map(CpuMatrix::data),
             dropout,
             weight: norm.weight.data(),
-            bias: norm.bias.data(),
+            bias: norm.bias.map(CpuMatrix::data),
             eps: norm.eps,
         };
         kernels::layer_norm(self.isa, x.data_mut(), inputs, y.data_mut(), statistics.data_mut());
@@ -353,19 +361,34 @@ impl Backend for Cpu {
         statistics: &CpuMatrix,
         dy: &CpuMatrix,
         dweight: &mut CpuMatrix,
-        dbias: &mut CpuMatrix,
+        dbias: Option<&mut CpuMatrix>,
     ) {
         kernels::layer_norm_parameter_gradients(
             sum.data(),
             statistics.data(),
             dy.data(),
             dweight.data_mut(),
-            dbias.data_mut(),
+            dbias.map(CpuMatrix::data_mut),
         );
     }
 
     fn activate(&self, f: Activation, y: &mut CpuMatrix, slope: Option<&mut CpuMatrix>) {
         kernels::activate(self.isa, f, y.data_mut(), slope.map(CpuMatrix::data_mut));
+    }
+
+    fn gate(&self, f: Activation, u: &mut CpuMatrix) -> CpuMatrix {
+        let (rows, columns) = (u.rows, u.columns / 2);
+        let mut y = self.matrix(rows, columns);
+        kernels::gate(self.isa, f, u.data_mut(), y.data_mut(), columns);
+        y
+    }
+
+    fn gate_backward(&self, slopes: &mut CpuMatrix, dy: &CpuMatrix) {
+        kernels::gate_backward(slopes.data_mut(), dy.data(), dy.columns);
+    }
+
+    fn add(&self, y: &mut CpuMatrix, x: &CpuMatrix) {
+        kernels::add(y.data_mut(), x.data());
     }
 
     fn multiply(&self, y: &mut CpuMatrix, factors: &CpuMatrix) {
@@ -376,6 +399,41 @@ impl Backend for Cpu {
         let mut y = self.matrix(x.rows, x.columns);
         kernels::dropout(self.isa, x.data(), y.data_mut(), x.columns, dropout);
         y
+    }
+
+    fn split_rotated(
+        &self,
+        qkv: &CpuMatrix,
+        rotary: Rotary<'_, CpuMatrix, Vec<u32>>,
+    ) -> [CpuMatrix; 3] {
+        let [mut q, mut k, mut v] = [(); 3].map(|()| self.matrix(qkv.rows, qkv.columns / 3));
+        let (isa, rotary) = (self.isa, rotary.on_cpu());
+        let (to_q, to_k, to_v) = (q.data_mut(), k.data_mut(), v.data_mut());
+        kernels::split_rotated(isa, qkv.data(), rotary, to_q, to_k, to_v);
+        [q, k, v]
+    }
+
+    fn split_rotated_backward(
+        &self,
+        [dq, dk, dv]: [&CpuMatrix; 3],
+        rotary: Rotary<'_, CpuMatrix, Vec<u32>>,
+    ) -> CpuMatrix {
+        let mut dqkv = self.matrix(dq.rows, 3 * dq.columns);
+        let (isa, rotary, to) = (self.isa, rotary.on_cpu(), dqkv.data_mut());
+        kernels::split_rotated_backward(isa, dq.data(), dk.data(), dv.data(), rotary, to);
+        dqkv
+    }
+
+    fn mean_rows(&self, x: &CpuMatrix, cu_seqlens: &Vec<u32>) -> CpuMatrix {
+        let mut y = self.matrix(cu_seqlens.len() - 1, x.columns);
+        kernels::mean_rows(self.isa, x.data(), cu_seqlens, y.data_mut(), x.columns);
+        y
+    }
+
+    fn mean_rows_backward(&self, dy: &CpuMatrix, cu_seqlens: &Vec<u32>, rows: usize) -> CpuMatrix {
+        let mut dx = self.matrix(rows, dy.columns);
+        kernels::mean_rows_backward(dy.data(), cu_seqlens, dx.data_mut(), dy.columns);
+        dx
     }
 
     fn attention(

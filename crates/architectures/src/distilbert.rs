@@ -8,9 +8,9 @@
 use crate::Error;
 use crate::attention::Rows;
 use crate::backend::Backend;
-use crate::builder::Builder;
+use crate::builder::{Bias, Builder};
 use crate::config::{self, OutOfRange};
-use crate::embeddings::{EmbeddingSizes, Embeddings};
+use crate::embeddings::{EmbeddingNames, EmbeddingSizes, Embeddings};
 use crate::encoder::Encoder;
 use crate::family::Family;
 use crate::head::{Head, HeadLayers};
@@ -105,14 +105,15 @@ impl Config {
     ) -> Result<Encoder<B>, Error> {
         let sizes = EmbeddingSizes {
             words: self.vocab_size,
-            positions: self.max_position_embeddings,
+            positions: Some(self.max_position_embeddings),
             token_types: None,
             width: self.dim,
             first_position: 0,
             eps: EPS,
+            norm_bias: Bias::Yes,
             dropout: self.dropout,
         };
-        let embeddings = Embeddings::build(builder, &sizes, None)?;
+        let embeddings = Embeddings::build(builder, &EmbeddingNames::BERT, &sizes, None)?;
         let sizes = LayerSizes {
             hidden: self.dim,
             inner: self.hidden_dim,
@@ -129,7 +130,7 @@ impl Config {
             Layer::build(builder, &prefix, &LAYER, &sizes, rows)
         };
         let layers = (0..self.n_layers).map(layer).collect::<Result<_, _>>()?;
-        Ok(Encoder { embeddings, layers })
+        Ok(Encoder::post_norm(embeddings, layers))
     }
 
     pub(crate) fn head<B: Backend>(

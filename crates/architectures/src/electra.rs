@@ -6,7 +6,7 @@ use crate::backend::Backend;
 use crate::bert;
 use crate::builder::Builder;
 use crate::config::{self, OutOfRange};
-use crate::embeddings::Embeddings;
+use crate::embeddings::{EmbeddingNames, Embeddings};
 use crate::encoder::Encoder;
 use crate::family::Family;
 use crate::head::{Head, HeadLayers};
@@ -49,8 +49,8 @@ impl Config {
         let hidden = self.bert.hidden_size;
         let projection = (self.embedding_size != hidden).then_some(("embeddings_project", hidden));
         let sizes = self.bert.embedding_sizes(self.embedding_size, 0);
-        let embeddings = Embeddings::build(builder, &sizes, projection)?;
-        Ok(Encoder { embeddings, layers: self.bert.layers(builder)? })
+        let embeddings = Embeddings::build(builder, &EmbeddingNames::BERT, &sizes, projection)?;
+        Ok(Encoder::post_norm(embeddings, self.bert.layers(builder)?))
     }
 
     pub(crate) fn head<B: Backend>(

@@ -1,21 +1,33 @@
-//! Token embeddings: word + position (+ token type), LayerNorm, dropout, and where they are narrower
+//! Token embeddings: word (+ position) (+ token type), LayerNorm, dropout, and where they are narrower
 //! than the encoder a linear layer that widens them (ALBERT, Lan et al. 2019).
 
 use crate::Error;
 use crate::backend::{Backend, Shape};
-use crate::builder::Builder;
+use crate::builder::{Bias, Builder};
 use crate::linear::{InputGradient, Linear, LinearSaved, Tensor};
 use crate::norm::{LayerNorm, NormSaved};
 use crate::parameters::Parameters;
 use crate::pass::{Batch, Pass, Site};
+
+/// Names behind the encoder's `embeddings` that families choose as they like.
+#[derive(Debug)]
+pub(crate) struct EmbeddingNames {
+    pub(crate) word: &'static str,
+    pub(crate) norm: &'static str,
+}
+
+impl EmbeddingNames {
+    pub(crate) const BERT: EmbeddingNames =
+        EmbeddingNames { word: "word_embeddings", norm: "LayerNorm" };
+}
 
 /// Sizes and constants of the embeddings.
 #[derive(Debug)]
 pub(crate) struct EmbeddingSizes {
     /// Rows of the word table.
     pub(crate) words: usize,
-    /// Rows of the position table.
-    pub(crate) positions: usize,
+    /// Rows of the position table, where there is one.
+    pub(crate) positions: Option<usize>,
     /// Rows of the token type table, where there is one.
     pub(crate) token_types: Option<usize>,
     /// E, the width of all tables.
@@ -24,6 +36,8 @@ pub(crate) struct EmbeddingSizes {
     pub(crate) first_position: u32,
     /// ε of the LayerNorm.
     pub(crate) eps: f32,
+    /// Whether the LayerNorm has one.
+    pub(crate) norm_bias: Bias,
     pub(crate) dropout: f32,
 }
 
@@ -31,7 +45,7 @@ pub(crate) struct EmbeddingSizes {
 #[derive(Debug)]
 pub(crate) struct Embeddings<B: Backend> {
     word: Tensor<B>,
-    position: Tensor<B>,
+    position: Option<Tensor<B>>,
     token_type: Option<Tensor<B>>,
     first_position: u32,
     norm: LayerNorm<B>,
@@ -53,18 +67,22 @@ impl<B: Backend> Embeddings<B> {
     /// them and H.
     pub(crate) fn build(
         builder: &mut Builder<'_, B>,
+        names: &EmbeddingNames,
         sizes: &EmbeddingSizes,
         projection: Option<(&str, usize)>,
     ) -> Result<Embeddings<B>, Error> {
         let root = builder.family.root;
         let name = |part: &str| format!("{root}.embeddings.{part}");
         let mut table = |part: &str, rows: usize| {
-            builder.tensor(&name(&format!("{part}_embeddings.weight")), &[rows, sizes.width])
+            builder.tensor(&name(&format!("{part}.weight")), &[rows, sizes.width])
         };
-        let word = table("word", sizes.words)?;
-        let position = table("position", sizes.positions)?;
-        let token_type = sizes.token_types.map(|rows| table("token_type", rows)).transpose()?;
-        let norm = builder.norm(&name("LayerNorm"), sizes.width, sizes.eps)?;
+        let word = table(names.word, sizes.words)?;
+        let position =
+            sizes.positions.map(|rows| table("position_embeddings", rows)).transpose()?;
+        let token_type =
+            sizes.token_types.map(|rows| table("token_type_embeddings", rows)).transpose()?;
+        let &EmbeddingSizes { width, eps, norm_bias, .. } = sizes;
+        let norm = builder.norm_with(&name(names.norm), width, eps, norm_bias)?;
         let site = builder.site(false);
         let projection = projection
             .map(|(name, out)| builder.linear(&format!("{root}.{name}"), out, sizes.width, false))
@@ -92,9 +110,11 @@ impl<B: Backend> Embeddings<B> {
     ) -> (B::Matrix, EmbeddingsSaved<B>) {
         let word = self.word.value(parameters);
         let mut x = backend.matrix(batch.tokens, word.columns()); // [T, E]
-        let positions = backend.shifted(&batch.positions, self.first_position);
         backend.gather_rows(word, &batch.ids, false, &mut x);
-        backend.gather_rows(self.position.value(parameters), &positions, true, &mut x);
+        if let Some(table) = &self.position {
+            let positions = backend.shifted(&batch.positions, self.first_position);
+            backend.gather_rows(table.value(parameters), &positions, true, &mut x);
+        }
         if let Some(table) = &self.token_type {
             backend.gather_rows(table.value(parameters), &batch.token_types, true, &mut x);
         }
@@ -145,9 +165,10 @@ impl<B: Backend> Embeddings<B> {
         };
         self.norm.backward(backend, parameters, &saved.norm, None, &mut dx);
         let positions = backend.shifted(&batch.positions, self.first_position);
+        let position = self.position.as_ref().map(|table| (table, &positions));
         let token_type = self.token_type.as_ref().map(|table| (table, &batch.token_types));
-        let tables = [(&self.word, &batch.ids), (&self.position, &positions)];
-        for (table, rows) in tables.into_iter().chain(token_type) {
+        let tables = [(&self.word, &batch.ids)];
+        for (table, rows) in tables.into_iter().chain(position).chain(token_type) {
             if let Some(id) = table.trained() {
                 backend.scatter_add_rows(parameters.gradient(id), rows, &dx);
             }

@@ -8,7 +8,7 @@ use crate::builder::Builder;
 use crate::config::OutOfRange;
 use crate::encoder::Encoder;
 use crate::head::Head;
-use crate::{albert, bert, distilbert, electra, longformer, mpnet, roberta};
+use crate::{albert, bert, distilbert, electra, longformer, modernbert, mpnet, roberta};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -32,7 +32,7 @@ pub struct Family {
 type Read = fn(&Value) -> Result<Architecture, serde_json::Error>;
 
 /// Every family, by model type.
-const REGISTRY: [(&Family, Read); 9] = [
+const REGISTRY: [(&Family, Read); 10] = [
     (&albert::FAMILY, |keys| albert::Config::deserialize(keys).map(Architecture::Albert)),
     (&bert::FAMILY, |keys| bert::Config::deserialize(keys).map(Architecture::Bert)),
     (&roberta::CAMEMBERT, roberta),
@@ -42,6 +42,9 @@ const REGISTRY: [(&Family, Read); 9] = [
     (&electra::FAMILY, |keys| electra::Config::deserialize(keys).map(Architecture::Electra)),
     (&longformer::FAMILY, |keys| {
         longformer::Config::deserialize(keys).map(Architecture::Longformer)
+    }),
+    (&modernbert::FAMILY, |keys| {
+        modernbert::Config::deserialize(keys).map(Architecture::ModernBert)
     }),
     (&mpnet::FAMILY, |keys| mpnet::Config::deserialize(keys).map(Architecture::MpNet)),
     (&roberta::FAMILY, roberta),
@@ -70,6 +73,7 @@ pub(crate) enum Architecture {
     DistilBert(distilbert::Config),
     Electra(electra::Config),
     Longformer(longformer::Config),
+    ModernBert(modernbert::Config),
     MpNet(mpnet::Config),
     Roberta(roberta::Config),
 }
@@ -82,6 +86,7 @@ impl Architecture {
             Architecture::DistilBert(config) => config.check(),
             Architecture::Electra(config) => config.check(),
             Architecture::Longformer(config) => config.check(),
+            Architecture::ModernBert(config) => config.check(),
             Architecture::MpNet(config) => config.check(),
             Architecture::Roberta(config) => config.check(),
         }
@@ -94,6 +99,7 @@ impl Architecture {
             Architecture::DistilBert(config) => config.vocab_size,
             Architecture::Electra(config) => config.bert.vocab_size,
             Architecture::Longformer(config) => config.bert.vocab_size,
+            Architecture::ModernBert(config) => config.vocab_size,
             Architecture::MpNet(config) => config.bert.vocab_size,
             Architecture::Roberta(config) => config.bert.vocab_size,
         }
@@ -106,6 +112,7 @@ impl Architecture {
             Architecture::DistilBert(config) => config.max_position_embeddings,
             Architecture::Electra(config) => config.bert.max_position_embeddings,
             Architecture::Longformer(config) => config.max_length(),
+            Architecture::ModernBert(config) => config.max_position_embeddings,
             Architecture::MpNet(config) => config.max_length(),
             Architecture::Roberta(config) => config.max_length(),
         }
@@ -121,6 +128,7 @@ impl Architecture {
             Architecture::DistilBert(config) => config.encoder(builder),
             Architecture::Electra(config) => config.encoder(builder),
             Architecture::Longformer(config) => config.encoder(builder),
+            Architecture::ModernBert(config) => config.encoder(builder),
             Architecture::MpNet(config) => config.encoder(builder),
             Architecture::Roberta(config) => config.encoder(builder),
         }
@@ -137,6 +145,7 @@ impl Architecture {
             Architecture::DistilBert(config) => config.head(builder, labels),
             Architecture::Electra(config) => config.head(builder, labels),
             Architecture::Longformer(config) => config.head(builder, labels),
+            Architecture::ModernBert(config) => config.head(builder, labels),
             Architecture::MpNet(config) => config.head(builder, labels),
             Architecture::Roberta(config) => config.head(builder, labels),
         }

@@ -153,11 +153,7 @@ impl<B: Backend> Layer<B> {
         x: B::Matrix,
         keep: Keep,
     ) -> (B::Matrix, LayerSaved<B>) {
-        let x_first = (self.rows == Rows::First).then(|| {
-            let mut first = backend.matrix(batch.sequences, x.columns());
-            backend.gather_rows(&x, &batch.first_tokens, false, &mut first);
-            first
-        });
+        let x_first = (self.rows == Rows::First).then(|| batch.first_rows(backend, &x));
         let rows = x_first.as_ref().unwrap_or(&x);
         let dropout = pass.dropout(self.sizes.attention_dropout, self.sites[0]);
         let inputs = Inputs { x: &x, rows };

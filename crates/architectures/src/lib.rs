@@ -18,6 +18,7 @@ mod distilbert;
 mod electra;
 mod embeddings;
 mod encoder;
+mod encoder_layer;
 mod error;
 mod family;
 mod head;
@@ -27,6 +28,7 @@ mod longformer;
 mod lora;
 mod memory;
 mod merged;
+mod modernbert;
 mod mpnet;
 mod norm;
 mod optimizer;
@@ -35,17 +37,19 @@ mod pass;
 pub mod peft;
 mod pool;
 mod position;
+mod pre_norm;
 mod pytorch;
 mod quantize;
 mod quantized;
 mod random;
 mod roberta;
+mod rotary;
 mod tensor_file;
 mod windowed;
 
 pub use backend::{
     After, AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Pattern, Product,
-    RelativeBias, Shape,
+    RelativeBias, Rotary, Shape,
 };
 pub use checkpoint::{Checkpoint, StoredWeight};
 pub use classifier::{Saved, SequenceClassifier};

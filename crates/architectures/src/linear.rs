@@ -68,7 +68,7 @@ pub(crate) struct Lora {
 #[derive(Debug)]
 pub(crate) struct Linear<B: Backend> {
     pub(crate) weight: Weight<B>,
-    pub(crate) bias: Tensor<B>,
+    pub(crate) bias: Option<Tensor<B>>,
     pub(crate) out: usize,
 }
 
@@ -123,7 +123,7 @@ impl<B: Backend> Linear<B> {
         after: After<'_, B::Matrix>,
     ) -> (B::Matrix, LinearSaved<B>) {
         let mut y = backend.matrix(x.rows(), self.out);
-        let bias = self.bias.value(parameters);
+        let bias = self.bias.as_ref().map(|bias| bias.value(parameters));
         let mut z = None;
         match &self.weight {
             Weight::Frozen { packed, lora } => {
@@ -136,7 +136,7 @@ impl<B: Backend> Linear<B> {
                     x,
                     weight: packed.as_ref(),
                     transposed: true,
-                    bias: Some(bias),
+                    bias,
                     low_rank: z.as_ref().zip(b),
                     accumulate: false,
                     after,
@@ -146,7 +146,9 @@ impl<B: Backend> Linear<B> {
             Weight::Trained { id, precision } => {
                 let w = parameters.value(*id);
                 product(backend, (x, false), (w, true), false, *precision, &mut y);
-                backend.add_bias(&mut y, bias);
+                if let Some(bias) = bias {
+                    backend.add_bias(&mut y, bias);
+                }
                 if let After::Gelu(slope) = after {
                     backend.activate(Activation::Gelu, &mut y, slope);
                 }
@@ -168,7 +170,7 @@ impl<B: Backend> Linear<B> {
         dy: &B::Matrix,
         mut dx: Option<InputGradient<'_, B::Matrix>>,
     ) {
-        if let Some(id) = self.bias.trained() {
+        if let Some(id) = self.bias.as_ref().and_then(Tensor::trained) {
             backend.sum_rows(dy, parameters.gradient(id));
         }
         let x = || x.expect("a layer that is trained keeps its input");

@@ -12,7 +12,7 @@ use crate::backend::Backend;
 use crate::bert;
 use crate::builder::Builder;
 use crate::config::{self, OutOfRange};
-use crate::embeddings::Embeddings;
+use crate::embeddings::{EmbeddingNames, Embeddings};
 use crate::encoder::Encoder;
 use crate::family::Family;
 use crate::head::{Head, HeadLayers};
@@ -103,7 +103,7 @@ impl Config {
     ) -> Result<Encoder<B>, Error> {
         let bert = &self.bert;
         let sizes = bert.embedding_sizes(bert.hidden_size, self.first_position());
-        let embeddings = Embeddings::build(builder, &sizes, None)?;
+        let embeddings = Embeddings::build(builder, &EmbeddingNames::BERT, &sizes, None)?;
         let sizes = bert.layer_sizes();
         let layer = |index| {
             let prefix = format!("longformer.encoder.layer.{index}");
@@ -134,7 +134,7 @@ impl Config {
             Layer::around(builder, attention, &prefix, &bert::LAYER, &sizes, rows)
         };
         let layers = (0..bert.num_hidden_layers).map(layer).collect::<Result<_, Error>>()?;
-        Ok(Encoder { embeddings, layers })
+        Ok(Encoder::post_norm(embeddings, layers))
     }
 
     pub(crate) fn head<B: Backend>(

@@ -2,7 +2,7 @@
 //! computes nothing and only counts, as the meta device of PyTorch knows shapes alone, with the allocator of the real one.
 
 use crate::backend::{
-    AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Product, Shape,
+    AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Product, Rotary, Shape,
 };
 use crate::checkpoint::{Checkpoint, StoredWeight};
 use crate::classifier::SequenceClassifier;
@@ -240,16 +240,48 @@ impl Backend for Meta {
         _: &MetaMatrix,
         _: &MetaMatrix,
         _: &mut MetaMatrix,
-        _: &mut MetaMatrix,
+        _: Option<&mut MetaMatrix>,
     ) {
     }
 
     fn activate(&self, _: Activation, _: &mut MetaMatrix, _: Option<&mut MetaMatrix>) {}
 
+    fn gate(&self, _: Activation, u: &mut MetaMatrix) -> MetaMatrix {
+        self.matrix(u.rows, u.columns / 2)
+    }
+
+    fn gate_backward(&self, _: &mut MetaMatrix, _: &MetaMatrix) {}
+
+    fn add(&self, _: &mut MetaMatrix, _: &MetaMatrix) {}
+
     fn multiply(&self, _: &mut MetaMatrix, _: &MetaMatrix) {}
 
     fn dropout(&self, x: &MetaMatrix, _: Dropout) -> MetaMatrix {
         self.like(x)
+    }
+
+    fn split_rotated(
+        &self,
+        qkv: &MetaMatrix,
+        _: Rotary<'_, MetaMatrix, Vec<u32>>,
+    ) -> [MetaMatrix; 3] {
+        [(); 3].map(|()| self.matrix(qkv.rows, qkv.columns / 3))
+    }
+
+    fn split_rotated_backward(
+        &self,
+        [dq, ..]: [&MetaMatrix; 3],
+        _: Rotary<'_, MetaMatrix, Vec<u32>>,
+    ) -> MetaMatrix {
+        self.matrix(dq.rows, 3 * dq.columns)
+    }
+
+    fn mean_rows(&self, x: &MetaMatrix, cu_seqlens: &Vec<u32>) -> MetaMatrix {
+        self.matrix(cu_seqlens.len() - 1, x.columns)
+    }
+
+    fn mean_rows_backward(&self, dy: &MetaMatrix, _: &Vec<u32>, rows: usize) -> MetaMatrix {
+        self.matrix(rows, dy.columns)
     }
 
     fn attention(

@@ -8,7 +8,7 @@ use crate::backend::Backend;
 use crate::bert;
 use crate::builder::Builder;
 use crate::config::{self, OutOfRange};
-use crate::embeddings::{EmbeddingSizes, Embeddings};
+use crate::embeddings::{EmbeddingNames, EmbeddingSizes, Embeddings};
 use crate::encoder::Encoder;
 use crate::family::Family;
 use crate::head::{Head, HeadLayers};
@@ -79,7 +79,7 @@ impl Config {
         let (bert, layers) = (&self.bert, self.bert.num_hidden_layers);
         let sizes = bert.embedding_sizes(bert.hidden_size, FIRST_POSITION);
         let sizes = EmbeddingSizes { token_types: None, ..sizes };
-        let embeddings = Embeddings::build(builder, &sizes, None)?;
+        let embeddings = Embeddings::build(builder, &EmbeddingNames::BERT, &sizes, None)?;
         let sizes = bert.layer_sizes();
         let buckets: Vec<u32> = distances(self.max_length()).map(bucket).collect();
         let layer = |index| {
@@ -95,7 +95,7 @@ impl Config {
             Layer::around(builder, SelfAttention::Full(attention), &prefix, &LAYER, &sizes, rows)
         };
         let layers = (0..layers).map(layer).collect::<Result<_, Error>>()?;
-        Ok(Encoder { embeddings, layers })
+        Ok(Encoder::post_norm(embeddings, layers))
     }
 
     pub(crate) fn head<B: Backend>(

@@ -5,11 +5,11 @@ use crate::linear::Tensor;
 use crate::parameters::Parameters;
 use kernels::Dropout;
 
-/// Scale and shift, [1, H] each.
+/// Scale and, where there is one, shift, [1, H] each.
 #[derive(Debug)]
 pub(crate) struct LayerNorm<B: Backend> {
     pub(crate) weight: Tensor<B>,
-    pub(crate) bias: Tensor<B>,
+    pub(crate) bias: Option<Tensor<B>>,
     pub(crate) eps: f32,
 }
 
@@ -20,6 +20,18 @@ pub(crate) struct NormSaved<B: Backend> {
     sum: B::Matrix,
     /// Mean and 1/√(var + ε) of each row [T, 2].
     statistics: B::Matrix,
+}
+
+impl<B: Backend> NormSaved<B> {
+    /// What was normalised [T, H].
+    pub(crate) fn sum(&self) -> &B::Matrix {
+        &self.sum
+    }
+
+    /// What was normalised [T, H].
+    pub(crate) fn into_sum(self) -> B::Matrix {
+        self.sum
+    }
 }
 
 impl<B: Backend> LayerNorm<B> {
@@ -34,7 +46,7 @@ impl<B: Backend> LayerNorm<B> {
     ) -> (B::Matrix, NormSaved<B>) {
         let norm = Norm {
             weight: self.weight.value(parameters),
-            bias: self.bias.value(parameters),
+            bias: self.bias.as_ref().map(|bias| bias.value(parameters)),
             eps: self.eps,
         };
         let (y, statistics) = backend.layer_norm(&mut x, residual, dropout, norm);
@@ -51,8 +63,9 @@ impl<B: Backend> LayerNorm<B> {
         dy: &mut B::Matrix,
     ) -> Option<B::Matrix> {
         let NormSaved { sum, statistics } = saved;
-        if let (Some(weight), Some(bias)) = (self.weight.trained(), self.bias.trained()) {
-            let (dweight, dbias) = parameters.two_gradients(weight, bias);
+        if let Some(weight) = self.weight.trained() {
+            let bias = self.bias.as_ref().and_then(Tensor::trained);
+            let (dweight, dbias) = parameters.gradient_and_another(weight, bias);
             backend.layer_norm_parameter_gradients(sum, statistics, dy, dweight, dbias);
         }
         let weight = self.weight.value(parameters);

@@ -82,14 +82,15 @@ impl<B: Backend> Parameters<B> {
         (&parameter.value, &mut parameter.gradient)
     }
 
-    /// The gradients of two different parameters.
-    pub(crate) fn two_gradients(
+    /// The gradients of a parameter and of another one, where there is one.
+    pub(crate) fn gradient_and_another(
         &mut self,
         a: ParameterId,
-        b: ParameterId,
-    ) -> (&mut B::Matrix, &mut B::Matrix) {
+        b: Option<ParameterId>,
+    ) -> (&mut B::Matrix, Option<&mut B::Matrix>) {
+        let Some(b) = b else { return (self.gradient(a), None) };
         let [a, b] = self.all.get_disjoint_mut([a.0, b.0]).expect("two ids of this network");
-        (&mut a.gradient, &mut b.gradient)
+        (&mut a.gradient, Some(&mut b.gradient))
     }
 
     /// In a fixed order.

@@ -1,6 +1,6 @@
 //! One pass through the network: which dropout masks it draws, and the packed batch it reads.
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Shape};
 use kernels::{Dropout, Stream};
 
 /// A place in the network that draws dropout masks, and whether its rows are tokens or sequences.
@@ -84,5 +84,19 @@ impl<B: Backend> Batch<B> {
             tokens: ids.len(),
             sequences,
         }
+    }
+
+    /// The first row of each sequence: [T, H] → [B, H].
+    pub(crate) fn first_rows(&self, backend: &B, x: &B::Matrix) -> B::Matrix {
+        let mut first = backend.matrix(self.sequences, x.columns());
+        backend.gather_rows(x, &self.first_tokens, false, &mut first);
+        first
+    }
+
+    /// Backward of [`first_rows`](Batch::first_rows): [B, H] → [T, H].
+    pub(crate) fn only_first_rows(&self, backend: &B, first: &B::Matrix) -> B::Matrix {
+        let mut x = backend.zeros(self.tokens, first.columns());
+        backend.scatter_add_rows(&mut x, &self.first_tokens, first);
+        x
     }
 }

@@ -6,13 +6,20 @@ use architectures::{
 };
 use std::path::Path;
 
-/// Fixtures, of which one shares layers, one adds biases to the scores and one sees windows, with
-/// methods; the last trains nothing below layer 1.
+/// Fixtures, of which one shares layers, one adds biases to the scores, one sees windows and two
+/// normalise the inputs of their layers, with methods; the last trains nothing below layer 1.
 fn cases() -> Vec<(&'static str, Method)> {
     let lora =
         |target_modules| Method::Lora(LoraConfig { target_modules, ..LoraConfig::default() });
     let all = lora(TargetModules::Keyword(TargetKeyword::AllLinear));
-    let families = ["bert/model", "albert/model", "mpnet/model", "longformer/model"];
+    let families = [
+        "bert/model",
+        "albert/model",
+        "mpnet/model",
+        "longformer/model",
+        "modernbert/model",
+        "modernbert_biased/model",
+    ];
     let whole = families.map(|family| [(family, Method::Full), (family, all.clone())]);
     let upper = lora(TargetModules::Names(vec!["1.attention.self.value".to_owned()]));
     whole.into_iter().flatten().chain([("bert/model", upper)]).collect()

@@ -46,9 +46,8 @@ proptest! {
         for isa in available() {
             let [mut q, mut k, mut v] = [(); 3].map(|()| vec![f32::NAN; rows * width]);
             split_rotated(isa, &qkv, rotary, &mut q, &mut k, &mut v);
-            for row in 0..rows {
+            for (row, &position) in positions.iter().enumerate() {
                 let rotated = |index: usize| {
-                    let position = positions[row];
                     (0..width).map(move |c| {
                         let terms = rotation(c, head_size, position, theta).into_iter();
                         terms.map(|(from, factor)| factor * f64::from(part(row, index)[from])).sum()
