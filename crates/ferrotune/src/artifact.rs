@@ -7,7 +7,7 @@ use crate::config::PrecisionName;
 use crate::device::Device;
 use anyhow::{Context, Result, bail};
 use architectures::{Cpu, Method, Quantization, SequenceClassifier, peft, write_tensors};
-use data::{DataConfig, LabelScheme, TOKENIZER_FILES, Tokenizer};
+use data::{DataConfig, LabelScheme, TOKENIZER_FILES, Task, Tokenizer};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -37,6 +37,16 @@ pub struct Card {
     pub text_column: String,
     /// Column that holds the label.
     pub label_column: Option<String>,
+    /// Columns that hold a label each.
+    #[serde(default)]
+    pub label_columns: Option<Vec<String>>,
+    /// What stands between labels in text.
+    #[serde(default = "usual_separator")]
+    pub label_separator: String,
+}
+
+fn usual_separator() -> String {
+    DataConfig::default().label_separator
 }
 
 /// The pretrained model of a run.
@@ -140,7 +150,10 @@ fn classifier_config(base: &Base, model: &SequenceClassifier<Cpu>, card: &Card) 
     if let Some(config) = config.as_object_mut() {
         config.remove("quantization_config");
     }
-    config["problem_type"] = json!("single_label_classification");
+    config["problem_type"] = json!(match card.labels.task {
+        Task::Binary | Task::Multiclass => "single_label_classification",
+        Task::MultiLabel => "multi_label_classification",
+    });
     Ok(config)
 }
 
@@ -215,6 +228,8 @@ impl Card {
         DataConfig {
             text_column: self.text_column.clone(),
             label_column: self.label_column.clone(),
+            label_columns: self.label_columns.clone(),
+            label_separator: self.label_separator.clone(),
             task: self.labels.task,
             max_length: self.max_length,
             ..DataConfig::default()

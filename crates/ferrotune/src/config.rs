@@ -5,7 +5,7 @@
 use crate::cli::Format;
 use anyhow::{Context, Result, anyhow, bail};
 use architectures::{LoraConfig, Quantization};
-use data::DataConfig;
+use data::{DataConfig, Task};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -32,6 +32,9 @@ pub struct Config {
     pub precision: PrecisionName,
     /// Threads; by default one per core. Does not change the result.
     pub threads: Option<usize>,
+    /// Above which probability a label, or the positive class of a binary task, is given: `half`, or
+    /// `tuned` to the highest F1 on the best model's validation rows, each label for itself.
+    pub thresholds: ThresholdRule,
     /// Where rows come from.
     pub data: DataConfig,
     /// Adapters, with `method = "lora"`.
@@ -80,6 +83,16 @@ pub enum PrecisionName {
     Bf16Mixed,
 }
 
+/// Where thresholds come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ThresholdRule {
+    /// One half.
+    Half,
+    /// Validation rows.
+    Tuned,
+}
+
 /// The training loop.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -107,7 +120,8 @@ pub struct TrainingConfig {
     pub weight_decay: f64,
     /// Gradients are scaled down to this norm; 0 switches it off.
     pub max_grad_norm: f64,
-    /// `none`, `balanced`, or one weight per class.
+    /// `none`, `balanced`, or one weight per class; of multi-label tasks, per label for the rows that
+    /// have it.
     pub class_weights: ClassWeights,
 }
 
@@ -147,7 +161,8 @@ pub enum ClassWeighting {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EarlyStoppingConfig {
-    /// Validation metric: `f1`, `loss`, `accuracy`, `precision`, `recall`, `average_precision`.
+    /// Validation metric: `f1`, `micro_f1`, `macro_f1`, `loss`, `accuracy`, `precision`, `recall`,
+    /// `average_precision`.
     pub metric: SelectionMetric,
     /// Smaller gains do not count as progress.
     pub min_delta: f64,
@@ -159,8 +174,12 @@ pub struct EarlyStoppingConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SelectionMetric {
-    /// F1 of the positive class; macro-F1 for more than two classes.
+    /// F1 of the positive class; macro-F1 for more than two classes, or labels.
     F1,
+    /// Micro-F1 with "none" as LexGLUE has it; multi-label only.
+    MicroF1,
+    /// Macro-F1, of multi-label tasks with "none" as LexGLUE has it; not for binary tasks.
+    MacroF1,
     /// Mean loss; lower is better.
     Loss,
     /// Share of right answers.
@@ -171,6 +190,22 @@ pub enum SelectionMetric {
     Recall,
     /// Average precision; binary only.
     AveragePrecision,
+}
+
+impl SelectionMetric {
+    /// In words.
+    pub fn name(self) -> &'static str {
+        match self {
+            SelectionMetric::F1 => "F1",
+            SelectionMetric::MicroF1 => "micro-F1",
+            SelectionMetric::MacroF1 => "macro-F1",
+            SelectionMetric::Loss => "loss",
+            SelectionMetric::Accuracy => "accuracy",
+            SelectionMetric::Precision => "precision",
+            SelectionMetric::Recall => "recall",
+            SelectionMetric::AveragePrecision => "average precision",
+        }
+    }
 }
 
 /// Where the run is recorded besides its folder.
@@ -203,6 +238,7 @@ impl Default for Config {
             quantization: Quantization::None,
             precision: PrecisionName::Auto,
             threads: None,
+            thresholds: ThresholdRule::Half,
             data: DataConfig::default(),
             lora: LoraConfig::default(),
             training: TrainingConfig::default(),
@@ -347,8 +383,11 @@ impl Config {
                 self.quantization.name()
             );
         }
-        if self.data.task == data::Task::MultiLabel {
-            bail!("data.task is \"multi_label\", which is read but not yet trained");
+        if self.thresholds == ThresholdRule::Tuned && self.data.task == Task::Multiclass {
+            bail!(
+                "thresholds is \"tuned\", but of the classes of a multiclass task the most \
+                 probable is taken: no threshold decides"
+            );
         }
         if self.method == MethodName::Full && self.export.formats.contains(&Format::Peft) {
             bail!("export.formats names `peft`, but method = \"full\" trains no adapter");
@@ -491,6 +530,7 @@ mod tests {
             ("training.max_time=soon", "training.max_time is `soon`"),
             ("training.class_weights=[0.0, 1.0]", "every weight must be positive"),
             ("precision=fp8", "precision"),
+            ("thresholds=best", "thresholds"),
         ] {
             let error = resolve(&[assignment]).unwrap_err().to_string();
             assert!(error.contains(expected), "{assignment}: {error}");

@@ -14,7 +14,7 @@ pub const TOKEN_BUDGET: usize = 4096;
 pub struct Split {
     /// Token ids, by row.
     pub encoded: Vec<Encoded>,
-    /// Class of each row.
+    /// Class of each row, or 0 or 1 for each label of each row.
     pub labels: Vec<u32>,
     /// Tokens of each row, after truncation.
     pub lengths: Vec<u32>,
@@ -25,11 +25,15 @@ impl Split {
     ///
     /// # Errors
     /// A text that the tokenizer refuses, with its row.
-    pub fn encode(tokenizer: &Tokenizer, examples: &[Example], name: &str) -> Result<Split> {
+    pub fn encode(
+        tokenizer: &Tokenizer,
+        examples: &[Example],
+        classes: Classes,
+        name: &str,
+    ) -> Result<Split> {
         let texts: Vec<&str> = examples.iter().map(|e| e.text.as_str()).collect();
-        let labels = examples.iter().map(|e| e.labels[0] as u32).collect();
         match tokenizer.encode_batch(&texts) {
-            Ok(encoded) => Ok(Split::new(encoded, labels)),
+            Ok(encoded) => Ok(Split::new(encoded, targets(examples, classes))),
             Err(data::Error::Encode { index, problem }) => bail!(
                 "cannot tokenize the {name} text in row {} of its file: {problem}",
                 examples[index].row
@@ -38,19 +42,19 @@ impl Split {
         }
     }
 
-    /// Encoded rows and their classes; `labels` may be empty.
+    /// Encoded rows and their labels, which may be empty.
     pub fn new(encoded: Vec<Encoded>, labels: Vec<u32>) -> Split {
         let lengths = encoded.iter().map(|e| e.ids.len() as u32).collect();
         Split { encoded, labels, lengths }
     }
 
-    /// A number that changes with any token or class (FNV-1a), to tell whether data was edited.
+    /// A number that changes with any token or label (FNV-1a), to tell whether data was edited.
     pub fn fingerprint(&self) -> u64 {
-        let numbers = self
-            .encoded
-            .iter()
-            .zip(&self.labels)
-            .flat_map(|(encoded, &label)| encoded.ids.iter().copied().chain([u32::MAX, label]));
+        let width = (self.labels.len() / self.rows().max(1)).max(1);
+        let numbers =
+            self.encoded.iter().zip(self.labels.chunks(width)).flat_map(|(encoded, labels)| {
+                encoded.ids.iter().chain([&u32::MAX]).chain(labels).copied()
+            });
         numbers.fold(0xcbf2_9ce4_8422_2325, |hash, number| {
             (hash ^ u64::from(number)).wrapping_mul(0x0100_0000_01b3)
         })
@@ -62,10 +66,22 @@ impl Split {
     }
 }
 
+/// What the engine is told of each row: its class, or 0 or 1 for each label.
+pub fn targets(examples: &[Example], classes: Classes) -> Vec<u32> {
+    let mut targets = vec![0; examples.len() * classes.width()];
+    for (example, row) in examples.iter().zip(targets.chunks_mut(classes.width())) {
+        match classes {
+            Classes::Binary | Classes::Multi(_) => row[0] = example.labels[0] as u32,
+            Classes::MultiLabel(_) => example.labels.iter().for_each(|&label| row[label] = 1),
+        }
+    }
+    targets
+}
+
 /// A model's answers on a split, and how good they are.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// Probability of each class by row, [N, C].
+    /// Probability of each class or label by row, [N, C].
     pub probabilities: Vec<f32>,
     /// Mean loss, unweighted.
     pub loss: f64,
@@ -102,31 +118,49 @@ pub fn logits(
     Ok(all)
 }
 
-/// Logits [N, C] become probabilities.
-pub fn softmax(logits: &mut [f32], classes: usize) {
-    for row in logits.chunks_mut(classes) {
-        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        row.iter_mut().for_each(|x| *x = (*x - max).exp());
-        let sum: f32 = row.iter().sum();
-        row.iter_mut().for_each(|x| *x /= sum);
+/// Logits [N, C] become probabilities: of classes that exclude each other, or of each label.
+pub fn probabilities(logits: &mut [f32], classes: Classes) {
+    match classes {
+        Classes::Binary | Classes::Multi(_) => {
+            logits.chunks_mut(classes.count()).for_each(softmax);
+        }
+        Classes::MultiLabel(_) => logits.iter_mut().for_each(|x| *x = 1.0 / (1.0 + (-*x).exp())),
     }
 }
 
-/// The mean of `−log softmax(x)[y]` over the rows of `logits` [N, C]; 0 without rows.
-fn mean_loss(logits: &[f32], labels: &[u32], classes: usize) -> f64 {
-    let losses = logits.chunks(classes).zip(labels).map(|(row, &label)| {
+fn softmax(row: &mut [f32]) {
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    row.iter_mut().for_each(|x| *x = (*x - max).exp());
+    let sum: f32 = row.iter().sum();
+    row.iter_mut().for_each(|x| *x /= sum);
+}
+
+/// The mean loss over the rows (and labels) of `logits` [N, C], unweighted; 0 without rows.
+fn mean_loss(logits: &[f32], labels: &[u32], classes: Classes) -> f64 {
+    let cross_entropy = |(row, &label): (&[f32], &u32)| {
         let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
         sum.ln() + f64::from(max) - f64::from(row[label as usize])
-    });
-    losses.sum::<f64>() / labels.len().max(1) as f64
+    };
+    let binary_cross_entropy = |(&x, &target): (&f32, &u32)| {
+        let x = if target == 1 { f64::from(x) } else { -f64::from(x) };
+        (-x).max(0.0) + (-x.abs()).exp().ln_1p()
+    };
+    let sum: f64 = match classes {
+        Classes::Binary | Classes::Multi(_) => {
+            logits.chunks(classes.count()).zip(labels).map(cross_entropy).sum()
+        }
+        Classes::MultiLabel(_) => logits.iter().zip(labels).map(binary_cross_entropy).sum(),
+    };
+    sum / labels.len().max(1) as f64
 }
 
 /// How a task's figures are computed.
 pub fn classes_of(labels: &LabelScheme) -> Classes {
     match labels.task {
         Task::Binary => Classes::Binary,
-        Task::Multiclass | Task::MultiLabel => Classes::Multi(labels.names.len()),
+        Task::Multiclass => Classes::Multi(labels.names.len()),
+        Task::MultiLabel => Classes::MultiLabel(labels.names.len()),
     }
 }
 
@@ -143,19 +177,31 @@ pub fn evaluate(
     progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<Evaluation> {
     let mut answers = logits(backend, model, split, token_budget, progress)?;
-    let loss = mean_loss(&answers, &split.labels, classes.count());
-    softmax(&mut answers, classes.count());
-    let scores = metrics::scores(&answers, &split.labels, classes);
+    let loss = mean_loss(&answers, &split.labels, classes);
+    probabilities(&mut answers, classes);
+    let scores = metrics::scores(&answers, &split.labels, classes, &[]);
     Ok(Evaluation { probabilities: answers, loss, scores })
 }
 
-/// The most probable class, the first of equals.
-pub fn predicted(probabilities: &[f32]) -> usize {
-    let mut best = 0;
-    for (class, p) in probabilities.iter().enumerate() {
-        if *p > probabilities[best] {
-            best = class;
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `BCEWithLogitsLoss` and `CrossEntropyLoss` of PyTorch on the same numbers.
+    #[test]
+    fn losses_and_probabilities_are_those_of_pytorch() {
+        let logits = [0.5, -1.5, 3.0, -0.25, 2.0, -4.0];
+        let labels = Classes::MultiLabel(3);
+        let loss = mean_loss(&logits, &[1, 0, 0, 0, 1, 0], labels);
+        assert!((loss - 0.740_849_2).abs() < 1e-6, "{loss}");
+        let mut p = logits;
+        probabilities(&mut p, labels);
+        let golden =
+            [0.622_459_35, 0.182_425_52, 0.952_574_13, 0.437_823_5, 0.880_797, 0.017_986_21];
+        assert!(p.iter().zip(golden).all(|(ours, golden)| (ours - golden).abs() < 1e-6), "{p:?}");
+
+        let loss = mean_loss(&logits, &[0, 1], Classes::Multi(3));
+        assert!((loss - 1.345_775_1).abs() < 1e-6, "{loss}");
+        assert_eq!(mean_loss(&[], &[], labels), 0.0);
     }
-    best
 }

@@ -3,6 +3,7 @@
 use crate::artifact::{self, Base, CARD, Card};
 use crate::cli::Format;
 use crate::progress::{Downloads, bar};
+use crate::thresholds;
 use anyhow::{Result, bail};
 use architectures::{Isa, Quantization, peft};
 use data::{TOKENIZER_FILES, Tokenizer};
@@ -57,7 +58,10 @@ impl Export {
             bar.set_position(done as u64);
         };
         // With the card a folder stays a model that `predict` and `test` know.
-        let card = |card: &Card| artifact::write_json(&folder.join(CARD), card);
+        let card = |card: &Card| {
+            artifact::copy_files(&self.folder, folder, &[thresholds::FILE])?;
+            artifact::write_json(&folder.join(CARD), card)
+        };
         match &self.what {
             What::Adapter => {
                 export::peft_adapter(&self.folder, &tokenizer_files(&self.folder), folder)?;

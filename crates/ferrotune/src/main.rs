@@ -23,6 +23,7 @@ mod report;
 mod results;
 mod run_folder;
 mod schedule;
+mod thresholds;
 mod trainer;
 
 use clap::Parser;

@@ -69,6 +69,8 @@ impl Prepared {
             seed: config.seed,
             text_column: config.data.text_column.clone(),
             label_column: config.data.label_column.clone(),
+            label_columns: config.data.label_columns.clone(),
+            label_separator: config.data.label_separator.clone(),
         };
         let classes = classes_of(&dataset.labels);
         let trainer = Trainer::new(backend, model, config, classes, &train)?;
@@ -105,10 +107,11 @@ pub fn tokenized(
             model.vocab_size()
         );
     }
+    let classes = classes_of(&dataset.labels);
     Ok([
-        Split::encode(&tokenizer, &dataset.train, "training")?,
-        Split::encode(&tokenizer, &dataset.validation, "validation")?,
-        Split::encode(&tokenizer, &dataset.test, "test")?,
+        Split::encode(&tokenizer, &dataset.train, classes, "training")?,
+        Split::encode(&tokenizer, &dataset.validation, classes, "validation")?,
+        Split::encode(&tokenizer, &dataset.test, classes, "test")?,
     ])
 }
 

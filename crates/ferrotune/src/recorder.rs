@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::evaluation::Evaluation;
+use crate::metrics::Scores;
 use crate::report;
 use crate::run_folder::RunFolder;
 use crate::trainer::{EpochRecord, Step};
@@ -79,39 +80,29 @@ impl Recorder {
     /// # Errors
     /// The record cannot be written.
     pub fn epoch(&mut self, epoch: &EpochRecord) -> Result<()> {
-        let mut figures = vec![
-            ("Train_Loss", epoch.train_loss),
-            ("Train_Accuracy", epoch.train.accuracy),
-            ("Train_F1_Score", epoch.train.f1),
-            ("Val_Loss", epoch.validation_loss),
-            ("Val_Accuracy", epoch.validation.accuracy),
-            ("Val_Precision", epoch.validation.precision),
-            ("Val_Recall", epoch.validation.recall),
-            ("Val_F1_Score", epoch.validation.f1),
-        ];
-        let average_precision = epoch.validation.average_precision;
-        figures.extend(average_precision.map(|value| ("Val_Average_Precision", value)));
-        self.log(epoch.epoch as i64, &figures)
+        let of = |prefix, loss, scores| figures(prefix, loss, scores).into_iter();
+        let trained = of("Train_", epoch.train_loss, &epoch.train);
+        // Precision and recall of answers that dropout blurs are of no use.
+        let mut all: Vec<(String, f64)> = trained
+            .filter(|(name, _)| !name.ends_with("_Precision") && !name.ends_with("_Recall"))
+            .collect();
+        all.extend(of("Val_", epoch.validation_loss, &epoch.validation));
+        self.log_named(epoch.epoch as i64, &all)
     }
 
-    /// Test figures: of the best model under `Test_…`, of the last under `Last_Test_…`.
+    /// Test figures: of the best model under `Test_…`, with tuned thresholds under `Tuned_Test_…`, of
+    /// the last model under `Last_Test_…`.
     ///
     /// # Errors
     /// The record cannot be written.
     pub fn test(&mut self, prefix: &str, epoch: usize, evaluation: &Evaluation) -> Result<()> {
-        let scores = &evaluation.scores;
-        let mut figures = vec![
-            ("Loss", evaluation.loss),
-            ("Accuracy", scores.accuracy),
-            ("Precision", scores.precision),
-            ("Recall", scores.recall),
-            ("F1_Score", scores.f1),
-        ];
-        figures.extend(scores.average_precision.map(|value| ("Average_Precision", value)));
-        let named: Vec<(String, f64)> =
-            figures.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)).collect();
-        let named: Vec<(&str, f64)> = named.iter().map(|(n, v)| (n.as_str(), *v)).collect();
-        self.log(epoch as i64, &named)
+        let named = figures(prefix, evaluation.loss, &evaluation.scores);
+        self.log_named(epoch as i64, &named)
+    }
+
+    fn log_named(&mut self, step: i64, figures: &[(String, f64)]) -> Result<()> {
+        let figures: Vec<(&str, f64)> = figures.iter().map(|(n, v)| (n.as_str(), *v)).collect();
+        self.log(step, &figures)
     }
 
     fn log(&mut self, step: i64, figures: &[(&str, f64)]) -> Result<()> {
@@ -161,6 +152,24 @@ impl Recorder {
     pub fn finish(&mut self, status: Status) -> Result<()> {
         Ok(self.0.finish(status, now_ms())?)
     }
+}
+
+/// Loss and scores by name. F1 is called micro or macro where a task has both.
+fn figures(prefix: &str, loss: f64, scores: &Scores) -> Vec<(String, f64)> {
+    let mut figures = vec![
+        ("Loss", loss),
+        ("Accuracy", scores.accuracy),
+        ("Precision", scores.precision),
+        ("Recall", scores.recall),
+    ];
+    match scores.micro_f1 {
+        None => figures.push(("F1_Score", scores.f1)),
+        Some(micro) => {
+            figures.extend([("Micro_F1_Score", micro), ("Macro_F1_Score", scores.f1)]);
+        }
+    }
+    figures.extend(scores.average_precision.map(|value| ("Average_Precision", value)));
+    figures.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)).collect()
 }
 
 /// The configuration as flat `section.key` parameters.

@@ -2,9 +2,10 @@
 
 use crate::config::{Config, MethodName};
 use crate::device::Device;
-use crate::evaluation::{Evaluation, predicted};
-use crate::metrics::{self, Classes, Interval, Intervals};
+use crate::evaluation::{Evaluation, targets};
+use crate::metrics::{self, Classes, Counts, Interval, Intervals, Tally};
 use crate::report::{self, Report};
+use crate::thresholds::Thresholds;
 use crate::trainer::{EpochRecord, TrainerState};
 use architectures::{TargetKeyword, TargetModules};
 use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
@@ -23,8 +24,16 @@ pub struct Tested {
 impl Tested {
     /// Adds intervals to an evaluation.
     pub fn new(evaluation: Evaluation, labels: &[u32], classes: Classes, seed: u64) -> Tested {
-        let intervals = metrics::bootstrap(&evaluation.probabilities, labels, classes, seed);
+        let intervals = metrics::bootstrap(&evaluation.probabilities, labels, classes, &[], seed);
         Tested { evaluation, intervals }
+    }
+
+    /// The same answers under other thresholds.
+    pub fn at(&self, thresholds: &[f32], labels: &[u32], classes: Classes, seed: u64) -> Tested {
+        let Evaluation { probabilities, loss, .. } = self.evaluation.clone();
+        let intervals = metrics::bootstrap(&probabilities, labels, classes, thresholds, seed);
+        let scores = metrics::scores(&probabilities, labels, classes, thresholds);
+        Tested { evaluation: Evaluation { probabilities, loss, scores }, intervals }
     }
 
     /// Figures with their intervals, in the order shown.
@@ -32,14 +41,24 @@ impl Tested {
         let (s, i) = (&self.evaluation.scores, &self.intervals);
         let [f1, precision, recall] = match classes {
             Classes::Binary => ["F1", "precision", "recall"],
-            Classes::Multi(_) => ["macro-F1", "macro precision", "macro recall"],
+            Classes::Multi(_) | Classes::MultiLabel(_) => {
+                ["macro-F1", "macro precision", "macro recall"]
+            }
         };
-        let mut figures = vec![
+        let accuracy = match classes {
+            Classes::Binary | Classes::Multi(_) => "accuracy",
+            Classes::MultiLabel(_) => "exact match",
+        };
+        let mut figures = Vec::new();
+        if let (Some(value), Some(interval)) = (s.micro_f1, i.micro_f1) {
+            figures.push(("micro-F1", value, interval));
+        }
+        figures.extend([
             (f1, s.f1, i.f1),
             (precision, s.precision, i.precision),
             (recall, s.recall, i.recall),
-            ("accuracy", s.accuracy, i.accuracy),
-        ];
+            (accuracy, s.accuracy, i.accuracy),
+        ]);
         if let (Some(value), Some(interval)) = (s.average_precision, i.average_precision) {
             figures.push(("average precision", value, interval));
         }
@@ -73,13 +92,16 @@ pub fn table(rows: usize, classes: Classes, models: &[(String, &Tested)]) -> Str
 /// One line about a finished epoch.
 pub fn epoch_line(epoch: &EpochRecord, best: bool, seconds: f64) -> String {
     let v = &epoch.validation;
+    let f1 = match v.micro_f1 {
+        None => format!("F1 {:.4}", v.f1),
+        Some(micro) => format!("micro-F1 {micro:.4}  macro-F1 {:.4}", v.f1),
+    };
     format!(
-        "epoch {:>2}  train loss {:.4}  validation loss {:.4}  F1 {:.4}  precision {:.4}  \
+        "epoch {:>2}  train loss {:.4}  validation loss {:.4}  {f1}  precision {:.4}  \
          recall {:.4}  accuracy {:.4}  {seconds:.0} s{}",
         epoch.epoch,
         epoch.train_loss,
         epoch.validation_loss,
-        v.f1,
         v.precision,
         v.recall,
         v.accuracy,
@@ -102,6 +124,8 @@ pub struct Facts<'a> {
     pub data: &'a DataReport,
     /// The test rows.
     pub test: &'a [Example],
+    /// Tuned thresholds and the best model's test under them, if there are any.
+    pub tuned: Option<(&'a Thresholds, &'a Tested)>,
     /// Loss and learning rate by step.
     pub steps: Vec<report::Step>,
     /// Trained numbers, all numbers, names of new layers.
@@ -114,6 +138,8 @@ pub struct Facts<'a> {
     pub note: &'a str,
 }
 
+/// What a row without labels is called.
+const NONE: &str = "none";
 /// At most so many mistakes are shown.
 const MISTAKES: usize = 20;
 
@@ -122,7 +148,7 @@ pub fn report(facts: &Facts<'_>, state: &TrainerState, best: &Tested, last: &Tes
     let Facts { config, labels, .. } = facts;
     let seconds = state.training_seconds;
     let per_second = |count: f64| (seconds > 0.0).then(|| count / seconds);
-    let trained: u64 = state.epochs.iter().flat_map(|e| e.train.confusion.iter().flatten()).sum();
+    let trained: u64 = state.epochs.iter().map(|epoch| epoch.train.counts.rows()).sum();
     Report {
         run_name: facts.run_name.to_owned(),
         model: config.pretrained_model.clone(),
@@ -130,11 +156,12 @@ pub fn report(facts: &Facts<'_>, state: &TrainerState, best: &Tested, last: &Tes
         task: match facts.classes {
             Classes::Binary => format!("binary, positive class: {}", labels.names[1]),
             Classes::Multi(count) => format!("{count} classes"),
+            Classes::MultiLabel(count) => format!("{count} labels, any number per row"),
         },
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         ending: facts.note.to_owned(),
         best_epoch: state.best.map(|(epoch, _)| epoch as u32),
-        selected_by: format!("validation {:?}", config.early_stopping.metric).to_lowercase(),
+        selected_by: format!("validation {}", config.early_stopping.metric.name()),
         test: (!facts.test.is_empty()).then(|| test(facts, best, last)),
         epochs: state.epochs.iter().map(epoch).collect(),
         steps: facts.steps.clone(),
@@ -184,6 +211,7 @@ fn epoch(record: &EpochRecord) -> report::Epoch {
         loss: Some(loss),
         accuracy: Some(scores.accuracy),
         f1: Some(scores.f1),
+        micro_f1: scores.micro_f1,
     };
     report::Epoch {
         epoch: record.epoch as u32,
@@ -193,39 +221,30 @@ fn epoch(record: &EpochRecord) -> report::Epoch {
 }
 
 fn test(facts: &Facts<'_>, best: &Tested, last: &Tested) -> report::Test {
-    let estimate = |value: f64, interval: Interval| {
-        Some(report::Estimate { value, interval: Some((interval.low, interval.high)) })
-    };
-    let pairs = best.figures(facts.classes).into_iter().zip(last.figures(facts.classes));
-    let scores = pairs
-        .map(|((name, value, interval), (_, last, last_interval))| report::Score {
-            name: name.to_owned(),
-            best: estimate(value, interval),
-            last: estimate(last, last_interval),
-        })
-        .collect();
+    let scores = figures_of([best, last], facts.classes).map(|(name, [best, last])| {
+        report::Score { name: name.to_owned(), best: Some(best), last: Some(last) }
+    });
     let names = &facts.labels.names;
-    let confusion = &best.evaluation.scores.confusion;
+    let counts = &best.evaluation.scores.counts;
     let labels = match facts.classes {
         Classes::Binary => Vec::new(),
-        Classes::Multi(_) => metrics::per_class(confusion)
-            .into_iter()
-            .zip(names)
-            .map(|(class, name)| report::LabelScore {
-                name: name.clone(),
-                precision: class.precision,
-                recall: class.recall,
-                f1: class.f1,
-                rows: class.rows,
-            })
-            .collect(),
+        Classes::Multi(_) | Classes::MultiLabel(_) => label_scores(counts, names),
+    };
+    let confusion = match counts {
+        Counts::Confusion(counts) => {
+            Some(report::Confusion { labels: names.clone(), counts: counts.clone() })
+        }
+        Counts::Labels(_) => None,
     };
     let mistakes = mistakes(facts, &best.evaluation.probabilities);
     report::Test {
         rows: facts.test.len() as u64,
-        scores,
+        scores: scores.collect(),
         labels,
-        confusion: Some(report::Confusion { labels: names.clone(), counts: confusion.clone() }),
+        thresholds: facts
+            .tuned
+            .map(|(thresholds, tuned)| tuned_thresholds(facts, thresholds, best, tuned)),
+        confusion,
         precision_recall: (facts.classes == Classes::Binary)
             .then(|| precision_recall(facts.test, &best.evaluation)),
         mistakes_in_all: mistakes.len() as u64,
@@ -233,20 +252,109 @@ fn test(facts: &Facts<'_>, best: &Tested, last: &Tested) -> report::Test {
     }
 }
 
-/// All wrong answers, the most confident first.
-fn mistakes(facts: &Facts<'_>, probabilities: &[f32]) -> Vec<report::Mistake> {
+/// The same figures of two tests, side by side.
+fn figures_of(
+    tests: [&Tested; 2],
+    classes: Classes,
+) -> impl Iterator<Item = (&'static str, [report::Estimate; 2])> {
+    let estimate = |value: f64, interval: Interval| report::Estimate {
+        value,
+        interval: Some((interval.low, interval.high)),
+    };
+    let [one, other] = tests.map(|tested| tested.figures(classes));
+    one.into_iter().zip(other).map(
+        move |((name, value, interval), (_, its_value, its_interval))| {
+            (name, [estimate(value, interval), estimate(its_value, its_interval)])
+        },
+    )
+}
+
+/// Each class, or each label and "none".
+fn label_scores(counts: &Counts, names: &[String]) -> Vec<report::LabelScore> {
+    let names = names.iter().map(String::as_str).chain([NONE]);
+    let score = |(tally, name): (Tally, &str)| {
+        let class = tally.scores();
+        report::LabelScore {
+            name: name.to_owned(),
+            precision: class.precision,
+            recall: class.recall,
+            f1: class.f1,
+            rows: class.rows,
+        }
+    };
+    counts.tallies().into_iter().zip(names).map(score).collect()
+}
+
+/// What thresholds tuned on validation rows change on the test rows.
+fn tuned_thresholds(
+    facts: &Facts<'_>,
+    thresholds: &Thresholds,
+    half: &Tested,
+    tuned: &Tested,
+) -> report::TunedThresholds {
     let names = &facts.labels.names;
+    let scores = |tested: &Tested| {
+        let mut scores = label_scores(&tested.evaluation.scores.counts, names);
+        if facts.classes == Classes::Binary {
+            scores.remove(0);
+        }
+        scores
+    };
+    let labels = thresholds.each().zip(scores(half).into_iter().zip(scores(tuned)));
+    let label = |((_, threshold, rows), (half, tuned))| report::TunedLabel {
+        threshold: f64::from(threshold),
+        validation_rows: rows,
+        half,
+        tuned,
+    };
+    let figures = figures_of([half, tuned], facts.classes);
+    report::TunedThresholds {
+        // Ranks have no threshold.
+        scores: figures
+            .filter(|(name, _)| *name != "average precision")
+            .map(|(name, [half, tuned])| (name.to_owned(), half, tuned))
+            .collect(),
+        labels: labels.map(label).collect(),
+    }
+}
+
+/// All wrong answers at the usual threshold, the most confident first.
+fn mistakes(facts: &Facts<'_>, probabilities: &[f32]) -> Vec<report::Mistake> {
+    let (names, classes) = (&facts.labels.names, facts.classes);
+    let truth = targets(facts.test, classes);
+    let answers = metrics::answers(probabilities, classes, &[]);
+    let width = classes.width();
+    let in_words = |row: &[u32]| -> String {
+        match classes {
+            Classes::Binary | Classes::Multi(_) => names[row[0] as usize].clone(),
+            Classes::MultiLabel(_) => {
+                let given = row.iter().zip(names).filter(|&(&has, _)| has == 1);
+                let given: Vec<&str> = given.map(|(_, name)| name.as_str()).collect();
+                if given.is_empty() { NONE.to_owned() } else { given.join(", ") }
+            }
+        }
+    };
+    // That of the wrong class; or of the label whose answer is most wrong.
+    let confidence = |p: &[f32], truth: &[u32], answer: &[u32]| match classes {
+        Classes::Binary | Classes::Multi(_) => p[answer[0] as usize],
+        Classes::MultiLabel(_) => {
+            let wrong = p.iter().zip(truth.iter().zip(answer)).filter(|(_, (t, a))| t != a);
+            wrong.map(|(p, (_, a))| if *a == 1 { *p } else { 1.0 - p }).fold(0.0, f32::max)
+        }
+    };
+    let rows =
+        probabilities.chunks(names.len()).zip(truth.chunks(width).zip(answers.chunks(width)));
     let mut mistakes: Vec<report::Mistake> = facts
         .test
         .iter()
-        .zip(probabilities.chunks(names.len()))
-        .filter(|(example, p)| [predicted(p)] != *example.labels)
-        .map(|(example, p)| report::Mistake {
+        .zip(rows)
+        .filter(|(_, (_, (truth, answer)))| truth != answer)
+        .map(|(example, (p, (truth, answer)))| report::Mistake {
             row: example.row as u64,
             text: example.text.clone(),
-            truth: names[example.labels[0]].clone(),
-            predicted: names[predicted(p)].clone(),
-            probability: f64::from(p[predicted(p)]),
+            truth: in_words(truth),
+            predicted: in_words(answer),
+            probability: f64::from(confidence(p, truth, answer)),
         })
         .collect();
     mistakes.sort_by(|a, b| b.probability.total_cmp(&a.probability));
@@ -254,7 +362,7 @@ fn mistakes(facts: &Facts<'_>, probabilities: &[f32]) -> Vec<report::Mistake> {
 }
 
 fn precision_recall(test: &[Example], evaluation: &Evaluation) -> report::PrecisionRecall {
-    const THRESHOLD: f64 = 0.5;
+    const THRESHOLD: f64 = metrics::HALF as f64;
     let positive: Vec<f32> = evaluation.probabilities.chunks(2).map(|p| p[1]).collect();
     let labels: Vec<u32> = test.iter().map(|example| example.labels[0] as u32).collect();
     let mut points: Vec<_> = metrics::precision_recall_curve(&positive, &labels)
@@ -285,7 +393,13 @@ fn data(facts: &Facts<'_>) -> report::Data {
     let splits = facts.data.splits.iter().map(|split| report::Split {
         name: split.name.to_owned(),
         rows: split.rows as u64,
-        label_rows: split.classes.iter().map(|class| class.rows as u64).collect(),
+        label_rows: split
+            .classes
+            .iter()
+            .map(|class| class.rows)
+            .chain(split.unlabelled)
+            .map(|rows| rows as u64)
+            .collect(),
         tokens_median: split.tokens.p50 as u64,
         tokens_p95: split.tokens.p95 as u64,
         tokens_max: split.tokens.max as u64,
@@ -294,9 +408,13 @@ fn data(facts: &Facts<'_>) -> report::Data {
         duplicate_rows: split.repeats as u64,
         rows_also_in_train: also_in_train(split.name),
     });
+    let mut labels = facts.labels.names.clone();
+    if let Classes::MultiLabel(_) = facts.classes {
+        labels.push(NONE.to_owned());
+    }
     report::Data {
         splits: splits.collect(),
-        labels: facts.labels.names.clone(),
+        labels,
         max_length: facts.data.max_length as u32,
         warnings: facts.data.warnings.clone(),
     }

@@ -2,9 +2,9 @@
 //! uninterrupted one. Randomness is a function of (seed, epoch, step), so no generator is stored.
 
 use crate::config::{ClassWeighting, ClassWeights, Config, MethodName, SelectionMetric};
-use crate::evaluation::{Evaluation, Split, evaluate, predicted};
+use crate::evaluation::{Evaluation, Split, evaluate, probabilities};
 use crate::memory::{self, Bytes};
-use crate::metrics::{self, Classes, Scores};
+use crate::metrics::{self, Classes, Counts, Scores};
 use crate::schedule::Schedule;
 use anyhow::{Result, bail};
 use architectures::{
@@ -56,8 +56,8 @@ pub struct Running {
     pub loss: f64,
     /// Sum of their weights.
     pub weight: f64,
-    /// Answers while training, by truth and prediction.
-    pub confusion: Vec<Vec<u64>>,
+    /// Answers while training.
+    pub counts: Counts,
 }
 
 /// Figures of one finished epoch.
@@ -99,7 +99,7 @@ pub struct Trainer {
     pub state: TrainerState,
     config: Config,
     schedule: Schedule,
-    /// One weight per class, or none.
+    /// One weight per class, or per label for the rows that have it; or none.
     class_weights: Vec<f32>,
     classes: Classes,
     order: Vec<u32>,
@@ -126,17 +126,10 @@ impl Trainer {
         train: &Split,
     ) -> Result<Trainer> {
         let t = &config.training;
-        let metric = config.early_stopping.metric;
-        if metric == SelectionMetric::AveragePrecision && classes != Classes::Binary {
-            bail!("early_stopping.metric is average_precision, which only a binary task has");
-        }
+        check_metric(config.early_stopping.metric, classes)?;
         let class_weights = match &t.class_weights {
             ClassWeights::Named(ClassWeighting::None) => Vec::new(),
-            ClassWeights::Named(ClassWeighting::Balanced) => {
-                let mut counts = vec![0; classes.count()];
-                train.labels.iter().for_each(|&label| counts[label as usize] += 1);
-                metrics::class_weights(&counts)
-            }
+            ClassWeights::Named(ClassWeighting::Balanced) => balanced_weights(train, classes),
             ClassWeights::Given(weights) if weights.len() == classes.count() => weights.clone(),
             ClassWeights::Given(weights) => bail!(
                 "training.class_weights has {} weights, but there are {} classes",
@@ -163,6 +156,7 @@ impl Trainer {
             config: config.to_toml(),
             instruction_set: backend.isa().to_string(),
             training_rows: format!("{:016x}", train.fingerprint()),
+            running: Running::new(classes),
             ..TrainerState::default()
         };
         Ok(Trainer {
@@ -224,9 +218,16 @@ impl Trainer {
             self.order = data::epoch_order(self.config.seed, epoch, rows);
         }
         let first = self.state.step_in_epoch * size;
-        let rows = self.order[first..(first + size).min(self.order.len())].to_vec();
+        // Taken out, to be read while the network is changed; put back below.
+        let order = std::mem::take(&mut self.order);
+        let rows = &order[first..(first + size).min(order.len())];
         let weight_of = |label: u32| self.class_weights.get(label as usize).copied().unwrap_or(1.0);
-        let total_weight: f32 = rows.iter().map(|&r| weight_of(train.labels[r as usize])).sum();
+        let total_weight: f32 = match self.classes {
+            Classes::Binary | Classes::Multi(_) => {
+                rows.iter().map(|&r| weight_of(train.labels[r as usize])).sum()
+            }
+            Classes::MultiLabel(labels) => (rows.len() * labels) as f32,
+        };
 
         self.model.parameters.clear_gradients(&self.backend);
         let mut pass = Pass {
@@ -238,11 +239,12 @@ impl Trainer {
         };
         let mut loss = 0.0;
         let budget = self.config.training.tokens_per_micro_batch;
-        for part in data::micro_batches(&rows, &train.lengths, budget) {
+        for part in data::micro_batches(rows, &train.lengths, budget) {
             loss += self.micro_batch(train, &part, &pass, total_weight);
             pass.first_token += part.iter().map(|&r| train.lengths[r as usize]).sum::<u32>();
             pass.first_sequence += part.len() as u32;
         }
+        self.order = order;
         let learning_rate = self.schedule.at(self.state.step);
         let Trainer { backend, model, optimizer, .. } = self;
         let gradient_norm = optimizer.step(backend, &mut model.parameters, learning_rate);
@@ -267,15 +269,20 @@ impl Trainer {
         let batch = Batch::new(backend, &packed.ids, &packed.cu_seqlens);
         let (logits, saved) = self.model.forward(backend, pass, &batch);
         let labels = backend.indices(packed.labels);
-        let (loss, dlogits) =
-            backend.cross_entropy(&logits, &labels, &self.class_weights, total_weight);
+        let weights = &self.class_weights;
+        let (loss, dlogits) = match self.classes {
+            Classes::Binary | Classes::Multi(_) => {
+                backend.cross_entropy(&logits, &labels, weights, total_weight)
+            }
+            Classes::MultiLabel(_) => {
+                backend.binary_cross_entropy(&logits, &labels, weights, total_weight)
+            }
+        };
         self.model.backward(backend, pass, &batch, saved, &dlogits);
-        let classes = self.model.labels;
-        let confusion = &mut self.state.running.confusion;
-        confusion.resize(classes, vec![0; classes]);
-        for (logits, label) in backend.download(&logits).chunks(classes).zip(labels) {
-            confusion[label as usize][predicted(logits)] += 1;
-        }
+        let mut answers = backend.download(&logits);
+        probabilities(&mut answers, self.classes);
+        let answers = metrics::answers(&answers, self.classes, &[]);
+        self.state.running.counts.add(&labels, &answers);
         loss
     }
 
@@ -295,7 +302,7 @@ impl Trainer {
     }
 
     /// Ends an epoch: evaluates on the validation split, keeps its figures, and says
-    /// whether the model is the best so far.
+    /// whether the model is the best so far, with its answers.
     ///
     /// # Errors
     /// As [`evaluate`]; nothing has then changed.
@@ -303,20 +310,20 @@ impl Trainer {
         &mut self,
         validation: &Split,
         progress: impl FnMut(usize) -> Result<()>,
-    ) -> Result<bool> {
+    ) -> Result<(bool, Evaluation)> {
         let evaluation = self.evaluate(validation, progress)?;
-        let running = std::mem::take(&mut self.state.running);
+        let running = std::mem::replace(&mut self.state.running, Running::new(self.classes));
         self.state.epoch += 1;
         self.state.step_in_epoch = 0;
         let value = selection_value(&self.config, &evaluation);
         self.state.epochs.push(EpochRecord {
             epoch: self.state.epoch,
             train_loss: running.loss / running.weight,
-            train: metrics::scores_of_confusion(running.confusion, self.classes),
+            train: Scores::of(running.counts, self.classes),
             validation_loss: evaluation.loss,
-            validation: evaluation.scores,
+            validation: evaluation.scores.clone(),
         });
-        Ok(self.judge(value))
+        Ok((self.judge(value), evaluation))
     }
 
     /// The model as it is now on a whole split.
@@ -350,6 +357,46 @@ impl Trainer {
     }
 }
 
+impl Running {
+    fn new(classes: Classes) -> Running {
+        Running { counts: Counts::none(classes), ..Running::default() }
+    }
+}
+
+/// Refuses a selection metric that the task does not have.
+fn check_metric(metric: SelectionMetric, classes: Classes) -> Result<()> {
+    let (name, tasks) = match (metric, classes) {
+        (SelectionMetric::AveragePrecision, Classes::Multi(_) | Classes::MultiLabel(_)) => {
+            ("average_precision", "a binary task has")
+        }
+        (SelectionMetric::MicroF1, Classes::Binary | Classes::Multi(_)) => {
+            ("micro_f1", "a multi-label task has")
+        }
+        (SelectionMetric::MacroF1, Classes::Binary) => {
+            ("macro_f1", "a task of several classes or labels has")
+        }
+        _ => return Ok(()),
+    };
+    bail!("early_stopping.metric is {name}, which only {tasks}")
+}
+
+/// Weights by the training rows of each class or label.
+fn balanced_weights(train: &Split, classes: Classes) -> Vec<f32> {
+    let mut counts = vec![0; classes.count()];
+    match classes {
+        Classes::Binary | Classes::Multi(_) => {
+            train.labels.iter().for_each(|&label| counts[label as usize] += 1);
+            metrics::class_weights(&counts)
+        }
+        Classes::MultiLabel(labels) => {
+            for row in train.labels.chunks(labels) {
+                counts.iter_mut().zip(row).for_each(|(count, &has)| *count += has as usize);
+            }
+            metrics::positive_weights(&counts, train.rows())
+        }
+    }
+}
+
 /// Examples per optimizer step.
 fn step_size(config: &Config) -> usize {
     config.training.batch_size * config.training.gradient_accumulation_steps
@@ -359,7 +406,8 @@ fn step_size(config: &Config) -> usize {
 fn selection_value(config: &Config, evaluation: &Evaluation) -> f64 {
     let scores = &evaluation.scores;
     let value = match config.early_stopping.metric {
-        SelectionMetric::F1 => scores.f1,
+        SelectionMetric::F1 | SelectionMetric::MacroF1 => scores.f1,
+        SelectionMetric::MicroF1 => scores.micro_f1.unwrap_or(f64::NAN),
         SelectionMetric::Loss => -evaluation.loss,
         SelectionMetric::Accuracy => scores.accuracy,
         SelectionMetric::Precision => scores.precision,

@@ -1,13 +1,16 @@
 //! `ferrotune predict RUN`: texts in, one JSON line per text out, in order.
 //!
 //! A line holds `text` (and `row`, from a file), `label` by name, `score` (the label's
-//! probability), and `probabilities` of all labels.
+//! probability), and `probabilities` of all labels. Of a multi-label model it holds `labels`, those
+//! given, instead of the first two. Thresholds that were tuned with the model decide, and are named.
 
 use crate::artifact;
 use crate::cli::PredictArguments;
-use crate::evaluation::{Split, TOKEN_BUDGET, logits, predicted, softmax};
+use crate::evaluation::{Split, TOKEN_BUDGET, classes_of, logits, probabilities};
 use crate::failure::{BeforeStart, Outcome};
+use crate::metrics::{self, Classes};
 use crate::progress::{Downloads, bar};
+use crate::thresholds::Thresholds;
 use anyhow::{Context, Result, anyhow};
 use serde_json::{Map, Value, json};
 use std::io::{BufWriter, Read, Write};
@@ -19,6 +22,9 @@ pub fn run(arguments: &PredictArguments) -> Outcome {
     let (loaded, device) = artifact::load(&folder, &downloads).before_start()?;
     let tokenizer = loaded.tokenizer(&folder).before_start()?;
     let texts = texts(arguments, &loaded.card.text_column).before_start()?;
+    let thresholds = Thresholds::read(&folder, &loaded.card).before_start()?;
+    let thresholds = thresholds.map_or_else(Vec::new, |thresholds| thresholds.values());
+    let classes = classes_of(&loaded.card.labels);
     let names = &loaded.card.labels.names;
     let answers = device.run(|| -> Result<Vec<f32>> {
         let plain: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
@@ -28,13 +34,18 @@ pub fn run(arguments: &PredictArguments) -> Outcome {
             bar.inc(rows as u64);
             Ok(())
         })?;
-        softmax(&mut answers, names.len());
+        probabilities(&mut answers, classes);
         bar.finish_and_clear();
         Ok(answers)
     })?;
+    let answers = Answers { names, classes, probabilities: answers, thresholds };
     let write = |out: &mut dyn Write| -> std::io::Result<()> {
-        for ((row, text), probabilities) in texts.iter().zip(answers.chunks(names.len())) {
-            writeln!(out, "{}", line(*row, text, names, probabilities))?;
+        for ((row, text), answer) in texts.iter().zip(answers.lines()) {
+            let mut line = Map::new();
+            line.extend(row.map(|row| ("row".to_owned(), json!(row))));
+            line.insert("text".to_owned(), json!(text));
+            line.extend(answer);
+            writeln!(out, "{}", Value::from(line))?;
         }
         out.flush()
     };
@@ -56,17 +67,51 @@ pub fn run(arguments: &PredictArguments) -> Outcome {
     Ok(())
 }
 
-fn line(row: Option<usize>, text: &str, names: &[String], probabilities: &[f32]) -> Value {
-    let label = predicted(probabilities);
-    let all: Map<String, Value> =
-        names.iter().zip(probabilities).map(|(name, p)| (name.clone(), json!(p))).collect();
-    let mut line = Map::new();
-    line.extend(row.map(|row| ("row".to_owned(), json!(row))));
-    line.insert("text".to_owned(), json!(text));
-    line.insert("label".to_owned(), json!(names[label]));
-    line.insert("score".to_owned(), json!(probabilities[label]));
-    line.insert("probabilities".to_owned(), all.into());
-    line.into()
+/// What the model says of all texts.
+struct Answers<'a> {
+    names: &'a [String],
+    classes: Classes,
+    /// [N, C]
+    probabilities: Vec<f32>,
+    thresholds: Vec<f32>,
+}
+
+impl Answers<'_> {
+    /// What is said of each text.
+    fn lines(&self) -> impl Iterator<Item = Map<String, Value>> {
+        let answers = metrics::answers(&self.probabilities, self.classes, &self.thresholds);
+        let width = self.classes.width();
+        self.probabilities.chunks(self.names.len()).enumerate().map(move |(row, probabilities)| {
+            let answer = &answers[row * width..][..width];
+            self.line(probabilities, answer)
+        })
+    }
+
+    fn line(&self, probabilities: &[f32], answer: &[u32]) -> Map<String, Value> {
+        let by_name = |values: &[f32], first: usize| -> Value {
+            let names = &self.names[first..];
+            names.iter().zip(values).map(|(name, p)| (name.clone(), json!(p))).collect()
+        };
+        let mut line = Map::new();
+        match self.classes {
+            Classes::Binary | Classes::Multi(_) => {
+                let label = answer[0] as usize;
+                line.insert("label".to_owned(), json!(self.names[label]));
+                line.insert("score".to_owned(), json!(probabilities[label]));
+            }
+            Classes::MultiLabel(_) => {
+                let given = self.names.iter().zip(answer).filter(|&(_, &has)| has == 1);
+                let given: Vec<&String> = given.map(|(name, _)| name).collect();
+                line.insert("labels".to_owned(), json!(given));
+            }
+        }
+        line.insert("probabilities".to_owned(), by_name(probabilities, 0));
+        if !self.thresholds.is_empty() {
+            let first = self.names.len() - self.thresholds.len();
+            line.insert("thresholds".to_owned(), by_name(&self.thresholds, first));
+        }
+        line
+    }
 }
 
 /// Texts with their row in the file, if they come from one.

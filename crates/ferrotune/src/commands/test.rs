@@ -8,6 +8,7 @@ use crate::failure::{BeforeStart, Outcome};
 use crate::prepared::split_files;
 use crate::progress::{Downloads, bar, print};
 use crate::results::{self, Tested};
+use crate::thresholds::Thresholds;
 use anyhow::{Context, Result, bail};
 use data::Example;
 
@@ -18,9 +19,10 @@ pub fn run(arguments: &TestArguments) -> Outcome {
     let (loaded, device) = artifact::load(&folder, &downloads).before_start()?;
     let examples = rows(arguments, &loaded.card).before_start()?;
     let tokenizer = loaded.tokenizer(&folder).before_start()?;
+    let thresholds = Thresholds::read(&folder, &loaded.card).before_start()?;
     let classes = classes_of(&loaded.card.labels);
-    let tested = device.run(|| -> Result<Tested> {
-        let split = Split::encode(&tokenizer, &examples, "test")?;
+    let (tested, tuned) = device.run(|| -> Result<(Tested, Option<Tested>)> {
+        let split = Split::encode(&tokenizer, &examples, classes, "test")?;
         let bar = bar(examples.len() as u64, "{wide_bar} {pos}/{len} texts  ETA {eta}");
         let evaluation =
             evaluate(&loaded.backend, &loaded.model, &split, classes, TOKEN_BUDGET, |rows| {
@@ -28,20 +30,29 @@ pub fn run(arguments: &TestArguments) -> Outcome {
                 Ok(())
             })?;
         bar.finish_and_clear();
-        Ok(Tested::new(evaluation, &split.labels, classes, loaded.card.seed))
+        let seed = loaded.card.seed;
+        let tested = Tested::new(evaluation, &split.labels, classes, seed);
+        let tuned = thresholds.map(|t| tested.at(&t.values(), &split.labels, classes, seed));
+        Ok((tested, tuned))
     })?;
     if arguments.json {
         let scores = &tested.evaluation.scores;
-        let json = serde_json::json!({
+        let mut json = serde_json::json!({
             "rows": examples.len(),
             "loss": tested.evaluation.loss,
             "scores": scores,
             "intervals": tested.intervals,
         });
+        if let Some(tuned) = &tuned {
+            let (scores, intervals) = (&tuned.evaluation.scores, &tuned.intervals);
+            json["tuned"] = serde_json::json!({"scores": scores, "intervals": intervals});
+        }
         print(format_args!("{json}"))?;
     } else {
         let which = folder.file_name().unwrap_or_default().to_string_lossy();
-        let models = [(format!("{} model", which.trim_end_matches(".old")), &tested)];
+        let name = format!("{} model", which.trim_end_matches(".old"));
+        let mut models = vec![(name.clone(), &tested)];
+        models.extend(tuned.iter().map(|tuned| (format!("{name}, tuned thresholds"), tuned)));
         print(format_args!("{}", results::table(examples.len(), classes, &models)))?;
     }
     Ok(())

@@ -5,7 +5,7 @@
 
 use crate::artifact;
 use crate::cli::TrainArguments;
-use crate::config::{Config, environment};
+use crate::config::{Config, ThresholdRule, environment};
 use crate::device::Device;
 use crate::exports::Export;
 use crate::failure::{BeforeStart, Failure, Outcome};
@@ -17,6 +17,7 @@ use crate::recorder::Recorder;
 use crate::report;
 use crate::results::{self, Facts, Tested};
 use crate::run_folder::{self, RunFolder};
+use crate::thresholds::Thresholds;
 use crate::trainer::{self, Trainer};
 use anyhow::{Context, Result, bail};
 use architectures::{Method, Quantization, peft};
@@ -219,7 +220,7 @@ impl Job {
             let ended = self
                 .device
                 .run(|| trainer.end_epoch(&self.prepared.validation, |_| self.interrupt.check()));
-            let best = match ended {
+            let (best, evaluation) = match ended {
                 // Resumed, the run evaluates first.
                 Err(error) if error.is::<Interrupted>() => {
                     self.checkpoint(trainer, recorder)?;
@@ -232,10 +233,13 @@ impl Job {
             let seconds = epoch_started.elapsed().as_secs_f64();
             tell(format_args!("{}", results::epoch_line(record, best, seconds)));
             if best {
-                let Prepared { base, card, .. } = &self.prepared;
+                let Prepared { base, card, validation, .. } = &self.prepared;
                 let method = trainer::method(&self.config);
+                let tuned = (self.config.thresholds == ThresholdRule::Tuned)
+                    .then(|| Thresholds::tune(&evaluation, validation, card));
                 durable::replace_folder(&self.folder.best(), |folder| {
-                    artifact::write(folder, &trainer.backend, &trainer.model, &method, base, card)
+                    artifact::write(folder, &trainer.backend, &trainer.model, &method, base, card)?;
+                    tuned.iter().try_for_each(|thresholds| thresholds.write(folder))
                 })?;
             }
             self.checkpoint(trainer, recorder)?;
@@ -319,7 +323,7 @@ impl Job {
     /// Tests the last and the best model, prints the table, writes the report.
     fn test(&mut self, trainer: &mut Trainer, recorder: &mut Recorder, note: &str) -> Result<()> {
         tell(format_args!("{note}"));
-        let Prepared { dataset, classes, test, data_report, .. } = &self.prepared;
+        let Prepared { dataset, classes, test, data_report, card, .. } = &self.prepared;
         let tested = |trainer: &Trainer| {
             self.device.run(|| -> Result<Tested> {
                 let evaluation = trainer.evaluate(test, |_| self.interrupt.check())?;
@@ -335,15 +339,23 @@ impl Job {
             Method::Full => peft::read_full(&trainer.backend, &mut trainer.model, &best_folder)?,
         }
         let best = tested(trainer)?;
+        let thresholds = Thresholds::read(&best_folder, card)?;
+        let tuned = thresholds.map(|thresholds| {
+            let seed = self.config.seed;
+            let tested = || best.at(&thresholds.values(), &test.labels, *classes, seed);
+            (self.device.run(tested), thresholds)
+        });
         let state = &trainer.state;
         let best_epoch = state.best.map_or(state.epoch, |(epoch, _)| epoch);
         let table = if test.rows() > 0 {
             recorder.test("Last_Test_", state.epoch, &last.evaluation)?;
             recorder.test("Test_", best_epoch, &best.evaluation)?;
-            let models = [
-                (format!("best model (epoch {best_epoch})"), &best),
-                (format!("last model (epoch {})", state.epoch), &last),
-            ];
+            let mut models = vec![(format!("best model (epoch {best_epoch})"), &best)];
+            if let Some((tuned, _)) = &tuned {
+                recorder.test("Tuned_Test_", best_epoch, &tuned.evaluation)?;
+                models.push(("best model, tuned thresholds".to_owned(), tuned));
+            }
+            models.push((format!("last model (epoch {})", state.epoch), &last));
             Some(results::table(test.rows(), *classes, &models))
         } else {
             tell(format_args!("no test rows: nothing was tested"));
@@ -357,6 +369,7 @@ impl Job {
             classes: *classes,
             data: data_report,
             test: &dataset.test,
+            tuned: tuned.as_ref().map(|(tested, thresholds)| (thresholds, tested)),
             steps: recorder.steps()?,
             parameters: (
                 trainer.model.parameters.count(),

@@ -8,8 +8,9 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::counts::{Counts, Headline};
 use super::curve::{Ranking, Tie, average_precision};
-use super::{Classes, Headline, no_rows, outcomes, positive};
+use super::{Classes, checked_answers, positive};
 
 /// Resamples per interval.
 pub const RESAMPLES: u64 = 1000;
@@ -34,6 +35,9 @@ pub struct Intervals {
     pub recall: Interval,
     /// Of the F1.
     pub f1: Interval,
+    /// Of the micro-F1; multi-label tasks only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_f1: Option<Interval>,
     /// Of the average precision; binary tasks with at least one row only.
     pub average_precision: Option<Interval>,
 }
@@ -43,8 +47,16 @@ pub struct Intervals {
 /// # Panics
 /// As [`scores`](super::scores).
 #[must_use]
-pub fn bootstrap(probabilities: &[f32], labels: &[u32], classes: Classes, seed: u64) -> Intervals {
-    let outcomes: Vec<(usize, usize)> = outcomes(probabilities, labels, classes).collect();
+pub fn bootstrap(
+    probabilities: &[f32],
+    labels: &[u32],
+    classes: Classes,
+    thresholds: &[f32],
+    seed: u64,
+) -> Intervals {
+    let answers = checked_answers(probabilities, labels, classes, thresholds);
+    let width = classes.width();
+    let rows = labels.len() / width;
     // Sorted once: a resample only changes how often each row stands in its place.
     let ranking = (classes == Classes::Binary && !labels.is_empty())
         .then(|| Ranking::new(positive(probabilities), labels));
@@ -52,17 +64,17 @@ pub fn bootstrap(probabilities: &[f32], labels: &[u32], classes: Classes, seed: 
     let resample = |stream: u64| {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         random.set_stream(stream);
-        let mut confusion = no_rows(classes);
+        let mut counts = Counts::none(classes);
         let mut ties = ranking.as_ref().map(|r| vec![Tie::default(); r.ties.len()]);
-        for _ in labels {
-            let row = below(labels.len(), &mut random);
-            let (truth, predicted) = outcomes[row];
-            confusion[truth][predicted] += 1;
+        for _ in 0..rows {
+            let row = below(rows, &mut random);
+            let of_row = row * width..(row + 1) * width;
+            counts.add(&labels[of_row.clone()], &answers[of_row]);
             if let (Some(ties), Some(ranking)) = (&mut ties, &ranking) {
                 ties[ranking.tie_of_row[row]].add(labels[row]);
             }
         }
-        (Headline::of(&confusion, classes), ties.as_deref().map(average_precision))
+        (Headline::of(&counts, classes), ties.as_deref().map(average_precision))
     };
     let resamples: Vec<(Headline, Option<f64>)> =
         (0..RESAMPLES).into_par_iter().map(resample).collect();
@@ -75,6 +87,8 @@ pub fn bootstrap(probabilities: &[f32], labels: &[u32], classes: Classes, seed: 
         precision: of(|h| h.precision),
         recall: of(|h| h.recall),
         f1: of(|h| h.f1),
+        micro_f1: matches!(classes, Classes::MultiLabel(_))
+            .then(|| of(|h| h.micro_f1.unwrap_or_default())),
         average_precision: ranking
             .is_some()
             .then(|| interval(resamples.iter().filter_map(|(_, area)| *area).collect())),

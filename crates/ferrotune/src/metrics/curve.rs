@@ -77,7 +77,7 @@ impl Tie {
 pub(super) struct Ranking {
     pub(super) ties: Vec<Tie>,
     /// The probability of each tie.
-    thresholds: Vec<f32>,
+    pub(super) thresholds: Vec<f32>,
     /// The tie that each row belongs to.
     pub(super) tie_of_row: Vec<usize>,
 }

@@ -2,19 +2,29 @@
 //!
 //! Every figure equals scikit-learn's with `zero_division=0`; the tests hold its values. Where a
 //! figure is not defined it is 0, as there: a split without rows scores 0 throughout. A NaN
-//! probability counts as the lowest there is. Refused, as errors of the calling code: slices whose
-//! lengths disagree, and labels that are no class.
+//! probability counts as the lowest there is. Multi-label tasks are scored as LexGLUE does
+//! (Chalkidis et al. 2022): "none" is a further label, which a row has that has no other, among
+//! the true labels and the predicted ones alike. Refused, as errors of the calling code: slices
+//! whose lengths disagree, and labels that are no class.
 mod bootstrap;
+mod counts;
 mod curve;
 #[cfg(test)]
 mod tests;
+mod threshold;
 
 pub use bootstrap::{Interval, Intervals, bootstrap};
+pub use counts::{Counts, Tally};
 pub use curve::precision_recall_curve;
+pub use threshold::best_threshold;
 
 use serde::{Deserialize, Serialize};
 
+use counts::Headline;
 use curve::Ranking;
+
+/// Above this probability a label is given, unless another threshold is set.
+pub const HALF: f32 = 0.5;
 
 /// The classes of a task, and with them what precision, recall and F1 speak of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,15 +34,27 @@ pub enum Classes {
     /// So many classes; the figures are unweighted means over those that occur, be it only as a
     /// prediction ("macro" averages).
     Multi(usize),
+    /// So many labels, any number of them per row; the figures are unweighted means over all of
+    /// them and "none".
+    MultiLabel(usize),
 }
 
 impl Classes {
-    /// How many there are.
+    /// How many classes or labels there are.
     #[must_use]
     pub fn count(self) -> usize {
         match self {
             Self::Binary => 2,
-            Self::Multi(count) => count,
+            Self::Multi(count) | Self::MultiLabel(count) => count,
+        }
+    }
+
+    /// How many numbers say what a row is: one class, or 0 or 1 for each label.
+    #[must_use]
+    pub fn width(self) -> usize {
+        match self {
+            Self::Binary | Self::Multi(_) => 1,
+            Self::MultiLabel(labels) => labels,
         }
     }
 }
@@ -40,7 +62,7 @@ impl Classes {
 /// The figures of a split, all between 0 and 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
-    /// Share of rows whose predicted class is the true one.
+    /// Share of rows whose predicted class, or all of whose labels, are the true ones.
     pub accuracy: f64,
     /// Of the rows predicted positive, the share that is; or its mean over the classes.
     pub precision: f64,
@@ -48,61 +70,72 @@ pub struct Scores {
     pub recall: f64,
     /// Harmonic mean of both; or the mean of the classes' F1.
     pub f1: f64,
+    /// F1 of all decisions on labels together; multi-label tasks only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_f1: Option<f64>,
     /// Area under the precision-recall steps; binary tasks with at least one row only.
     pub average_precision: Option<f64>,
-    /// Rows by `[truth][predicted]`.
-    pub confusion: Vec<Vec<u64>>,
+    /// Rows by truth and answer.
+    #[serde(flatten)]
+    pub counts: Counts,
 }
 
-/// The figures of one class against all others.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct ClassScores {
-    /// Of the rows predicted so, the share that is.
-    pub precision: f64,
-    /// Of the rows that are, the share that was predicted so.
-    pub recall: f64,
-    /// Harmonic mean of both.
-    pub f1: f64,
-    /// Rows whose true class this is.
-    pub rows: u64,
+impl Scores {
+    /// The figures that counts alone give: all but the average precision.
+    #[must_use]
+    pub fn of(counts: Counts, classes: Classes) -> Self {
+        let Headline { accuracy, precision, recall, f1, micro_f1 } = Headline::of(&counts, classes);
+        Self { accuracy, precision, recall, f1, micro_f1, average_precision: None, counts }
+    }
 }
 
-/// Scores `probabilities`, `[N, C]` row by row, against the true classes. The prediction is the
-/// most probable class, the first of equals.
+/// Scores `probabilities`, `[N, C]` row by row, against the truth, as many numbers for each row as
+/// [`Classes::width`] says; `thresholds` as for [`answers`].
 ///
 /// # Panics
-/// If there are not `C` probabilities per label, or a label is `C` or more.
+/// If there are not `C` probabilities per row, or a label is none of the classes.
 #[must_use]
-pub fn scores(probabilities: &[f32], labels: &[u32], classes: Classes) -> Scores {
-    let mut confusion = no_rows(classes);
-    for (truth, predicted) in outcomes(probabilities, labels, classes) {
-        confusion[truth][predicted] += 1;
-    }
+pub fn scores(
+    probabilities: &[f32],
+    labels: &[u32],
+    classes: Classes,
+    thresholds: &[f32],
+) -> Scores {
+    let mut counts = Counts::none(classes);
+    counts.add(labels, &checked_answers(probabilities, labels, classes, thresholds));
     let ranking = (classes == Classes::Binary && !labels.is_empty())
         .then(|| Ranking::new(positive(probabilities), labels));
-    let headline = Headline::of(&confusion, classes);
-    Scores {
-        accuracy: headline.accuracy,
-        precision: headline.precision,
-        recall: headline.recall,
-        f1: headline.f1,
-        average_precision: ranking.map(|ranking| curve::average_precision(&ranking.ties)),
-        confusion,
+    let average_precision = ranking.map(|ranking| curve::average_precision(&ranking.ties));
+    Scores { average_precision, ..Scores::of(counts, classes) }
+}
+
+/// What a model answers, `[N, width]`: of each row the most probable class, the first of equals; or
+/// for each label whether its probability is above one half. `thresholds` stand in for one half:
+/// one for each label, or that of the positive class of a binary task; none where there are none.
+///
+/// # Panics
+/// If there are not `C` probabilities per row, or another number of thresholds.
+#[must_use]
+pub fn answers(probabilities: &[f32], classes: Classes, thresholds: &[f32]) -> Vec<u32> {
+    let count = classes.count();
+    assert!(count > 0, "there must be a class");
+    assert_eq!(probabilities.len() % count, 0, "{count} probabilities per row");
+    match (classes, thresholds) {
+        (Classes::Binary, &[threshold]) => {
+            positive(probabilities).map(|p| u32::from(p > threshold)).collect()
+        }
+        (Classes::Binary | Classes::Multi(_), []) => {
+            probabilities.chunks_exact(count).map(most_probable).collect()
+        }
+        (Classes::MultiLabel(_), []) => {
+            probabilities.iter().map(|&p| u32::from(p > HALF)).collect()
+        }
+        (Classes::MultiLabel(_), thresholds) if thresholds.len() == count => {
+            let pairs = probabilities.iter().zip(thresholds.iter().cycle());
+            pairs.map(|(p, threshold)| u32::from(p > threshold)).collect()
+        }
+        _ => panic!("{} thresholds for {classes:?}", thresholds.len()),
     }
-}
-
-/// The figures that a confusion matrix `[truth][predicted]` alone gives: all but the average
-/// precision.
-#[must_use]
-pub fn scores_of_confusion(confusion: Vec<Vec<u64>>, classes: Classes) -> Scores {
-    let Headline { accuracy, precision, recall, f1 } = Headline::of(&confusion, classes);
-    Scores { accuracy, precision, recall, f1, average_precision: None, confusion }
-}
-
-/// The figures of each class of a confusion matrix `[truth][predicted]`.
-#[must_use]
-pub fn per_class(confusion: &[Vec<u64>]) -> Vec<ClassScores> {
-    tallies(confusion).map(|tally| tally.scores()).collect()
 }
 
 /// Loss weights that give every class the same say ("balanced"): rows / (classes × rows of the
@@ -118,96 +151,36 @@ pub fn class_weights(counts: &[usize]) -> Vec<f32> {
     counts.iter().map(weight).collect()
 }
 
-/// What a confusion matrix says in four figures.
-struct Headline {
-    accuracy: f64,
-    precision: f64,
-    recall: f64,
-    f1: f64,
+/// Loss weights of the rows that have a label which give them the same say as those that have it
+/// not: rows without it / rows with it. A label on all rows or on none weighs 1.
+#[must_use]
+pub fn positive_weights(counts: &[usize], rows: usize) -> Vec<f32> {
+    let weight = |&count: &usize| match count {
+        0 => 1.0,
+        count if count >= rows => 1.0,
+        count => ((rows - count) as f64 / count as f64) as f32,
+    };
+    counts.iter().map(weight).collect()
 }
 
-impl Headline {
-    fn of(confusion: &[Vec<u64>], classes: Classes) -> Self {
-        let tallies: Vec<Tally> = tallies(confusion).collect();
-        let rows = tallies.iter().map(|tally| tally.rows).sum();
-        let hits = tallies.iter().map(|tally| tally.hits).sum();
-        let averaged: Vec<ClassScores> = match classes {
-            Classes::Binary => vec![tallies[1].scores()],
-            Classes::Multi(_) => {
-                let occurs = |tally: &&Tally| tally.rows + tally.predicted > 0;
-                tallies.iter().filter(occurs).map(Tally::scores).collect()
-            }
-        };
-        let mean = |figure: fn(&ClassScores) -> f64| {
-            // `sum()` of no floats is -0.
-            let sum = averaged.iter().map(figure).fold(0.0, |sum, figure| sum + figure);
-            sum / averaged.len().max(1) as f64
-        };
-        Self {
-            accuracy: share(hits, rows),
-            precision: mean(|class| class.precision),
-            recall: mean(|class| class.recall),
-            f1: mean(|class| class.f1),
-        }
-    }
-}
-
-/// One class in a confusion matrix: right predictions, its row's sum and its column's.
-struct Tally {
-    hits: u64,
-    rows: u64,
-    predicted: u64,
-}
-
-impl Tally {
-    fn scores(&self) -> ClassScores {
-        ClassScores {
-            precision: share(self.hits, self.predicted),
-            recall: share(self.hits, self.rows),
-            f1: share(2 * self.hits, self.predicted + self.rows),
-            rows: self.rows,
-        }
-    }
-}
-
-fn tallies(confusion: &[Vec<u64>]) -> impl Iterator<Item = Tally> {
-    confusion.iter().enumerate().map(move |(class, row)| Tally {
-        hits: row[class],
-        rows: row.iter().sum(),
-        predicted: confusion.iter().map(|row| row[class]).sum(),
-    })
-}
-
-fn share(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
-}
-
-fn no_rows(classes: Classes) -> Vec<Vec<u64>> {
-    vec![vec![0; classes.count()]; classes.count()]
-}
-
-/// The true and the predicted class of each row.
-fn outcomes(
+/// The answers to labelled rows.
+fn checked_answers(
     probabilities: &[f32],
     labels: &[u32],
     classes: Classes,
-) -> impl Iterator<Item = (usize, usize)> {
-    let count = classes.count();
-    assert!(count > 0, "there must be a class");
-    assert_eq!(probabilities.len(), labels.len() * count, "{count} probabilities per label");
-    probabilities.chunks_exact(count).zip(labels).map(move |(row, &label)| {
-        let truth = label as usize;
-        assert!(truth < count, "label {label} is none of {count} classes");
-        (truth, most_probable(row))
-    })
+    thresholds: &[f32],
+) -> Vec<u32> {
+    let (count, width) = (classes.count(), classes.width());
+    assert_eq!(probabilities.len() * width, labels.len() * count, "{count} probabilities per row");
+    answers(probabilities, classes, thresholds)
 }
 
-fn most_probable(row: &[f32]) -> usize {
+fn most_probable(row: &[f32]) -> u32 {
     let (mut best, mut highest) = (0, f32::NEG_INFINITY);
     for (class, &probability) in row.iter().enumerate() {
         // False for NaN, which therefore never wins.
         if probability > highest {
-            (best, highest) = (class, probability);
+            (best, highest) = (class as u32, probability);
         }
     }
     best

@@ -11,6 +11,20 @@ fn two(positive: &[f32]) -> Vec<f32> {
     positive.iter().flat_map(|&p| [1.0 - p, p]).collect()
 }
 
+fn scores(probabilities: &[f32], labels: &[u32], classes: Classes) -> Scores {
+    super::scores(probabilities, labels, classes, &[])
+}
+
+fn bootstrap(probabilities: &[f32], labels: &[u32], classes: Classes, seed: u64) -> Intervals {
+    super::bootstrap(probabilities, labels, classes, &[], seed)
+}
+
+/// The confusion matrix behind the figures.
+fn confusion(scores: &Scores) -> &[Vec<u64>] {
+    let Counts::Confusion(confusion) = &scores.counts else { panic!("one class per row") };
+    confusion
+}
+
 fn close(ours: f64, golden: f64) {
     assert!((ours - golden).abs() < 1e-12, "{ours} instead of {golden}");
 }
@@ -46,7 +60,7 @@ fn large() -> (Vec<f32>, Vec<u32>) {
 fn binary_scores_equal_scikit_learns() {
     let ties = binary(&TIES.0, &TIES.1);
     agrees(&ties, [0.6, 0.6666666666666666, 0.4, 0.5], Some(0.5866666666666667));
-    assert_eq!(ties.confusion, [[4, 1], [3, 2]]);
+    assert_eq!(confusion(&ties), [[4, 1], [3, 2]]);
 
     let perfect = binary(&[0.9, 0.8, 0.2, 0.1], &[1, 1, 0, 0]);
     agrees(&perfect, [1.0; 4], Some(1.0));
@@ -55,14 +69,14 @@ fn binary_scores_equal_scikit_learns() {
     let large = binary(&p, &labels);
     let golden = [0.6625, 0.5532994923857868, 0.6987179487179487, 0.6175637393767706];
     agrees(&large, golden, Some(0.667365093472162));
-    assert_eq!(large.confusion, [[156, 88], [47, 109]]);
+    assert_eq!(confusion(&large), [[156, 88], [47, 109]]);
 }
 
 #[test]
 fn one_class_only_is_scored_as_scikit_learn_does() {
     let negative = binary(&[0.9, 0.3, 0.2], &[0, 0, 0]);
     agrees(&negative, [0.6666666666666666, 0.0, 0.0, 0.0], Some(0.0));
-    assert_eq!(negative.confusion, [[2, 1], [0, 0]]);
+    assert_eq!(confusion(&negative), [[2, 1], [0, 0]]);
 
     let positive = binary(&[0.9, 0.3, 0.2], &[1, 1, 1]);
     agrees(&positive, [0.3333333333333333, 1.0, 0.3333333333333333, 0.5], Some(1.0));
@@ -82,7 +96,7 @@ fn macro_averages_are_over_the_classes_that_occur() {
     let four = scores(&p, &[0, 0, 1, 1, 2, 2, 2], Classes::Multi(4));
     let golden = [0.5714285714285714, 0.6666666666666666, 0.611111111111111, 0.5777777777777778];
     agrees(&four, golden, None);
-    assert_eq!(four.confusion, [[2, 0, 0, 0], [0, 1, 1, 0], [2, 0, 1, 0], [0, 0, 0, 0]]);
+    assert_eq!(confusion(&four), [[2, 0, 0, 0], [0, 1, 1, 0], [2, 0, 1, 0], [0, 0, 0, 0]]);
 
     let p = [0.7, 0.2, 0.1, 0.6, 0.2, 0.2, 0.1, 0.8, 0.1, 0.3, 0.6, 0.1];
     let never_predicted = scores(&p, &[0, 2, 1, 2], Classes::Multi(3));
@@ -98,24 +112,138 @@ fn macro_averages_are_over_the_classes_that_occur() {
     agrees(&scores(&p, &[0, 0, 0], Classes::Multi(3)), [1.0; 4], None);
 }
 
+/// 300 rows of 4 labels, of which the last is on no row; in NumPy:
+/// `p = (((i * 7919 + k * 104729) % 97) / 97).astype(float32)`,
+/// `y = (((i * 31 + k * 17) % 11 < 1) | (p > 0.8)) & ((i + k) % 5 > 0) & (k < 3)`.
+fn multi_label() -> (Vec<f32>, Vec<u32>) {
+    let cells = (0..300u32).flat_map(|i| (0..4u32).map(move |k| (i, k)));
+    let p = |i: u32, k: u32| (f64::from((i * 7919 + k * 104_729) % 97) / 97.0) as f32;
+    let label = |i: u32, k: u32| {
+        let on = (i * 31 + k * 17).is_multiple_of(11) || p(i, k) > 0.8;
+        u32::from(on && !(i + k).is_multiple_of(5) && k < 3)
+    };
+    cells.map(|(i, k)| (p(i, k), label(i, k))).unzip()
+}
+
+/// The goldens are `f1_score(average="micro")`, `precision_recall_fscore_support(average="macro")`
+/// and that of each label on rows with a further column "none" (`m.sum(1) == 0`), and
+/// `accuracy_score` without it.
+#[test]
+fn multi_label_scores_equal_scikit_learns_with_none_as_a_label() {
+    let (p, labels) = multi_label();
+    let classes = Classes::MultiLabel(4);
+    let half = scores(&p, &labels, classes);
+    let golden = [0.06, 0.21931531531531528, 0.4992647058823529, 0.3046908573182599];
+    agrees(&half, golden, None);
+    close(half.micro_f1.unwrap(), 0.35628415300546445);
+
+    let tuned = super::scores(&p, &labels, classes, &[0.8, 0.7, 0.9, 0.99]);
+    let golden = [0.6266666666666667, 0.5769588640196329, 0.503071631878558, 0.516573147388117];
+    agrees(&tuned, golden, None);
+    close(tuned.micro_f1.unwrap(), 0.6548387096774193);
+    let each = tuned.counts.tallies();
+    let golden = [
+        (0.813559, 0.705882, 0.755906, 68),
+        (0.555556, 0.78125, 0.649351, 64),
+        (0.857143, 0.375, 0.521739, 64),
+        (0.0, 0.0, 0.0, 0),
+        (0.658537, 0.653226, 0.65587, 124),
+    ];
+    assert_eq!(each.len(), golden.len());
+    for (tally, (precision, recall, f1, rows)) in each.iter().zip(golden) {
+        let ours = tally.scores();
+        assert!((ours.precision - precision).abs() < 1e-6, "{ours:?}");
+        assert!((ours.recall - recall).abs() < 1e-6 && (ours.f1 - f1).abs() < 1e-6, "{ours:?}");
+        assert_eq!(ours.rows, rows);
+    }
+}
+
+#[test]
+fn multi_label_counts_come_back_from_json_and_intervals_agree_with_numpys() {
+    let (p, labels) = multi_label();
+    let classes = Classes::MultiLabel(4);
+    let ours = scores(&p, &labels, classes);
+    let text = serde_json::to_string(&ours).unwrap();
+    assert_eq!(serde_json::from_str::<Scores>(&text).unwrap(), ours);
+    let binary = binary(&TIES.0, &TIES.1);
+    let text = serde_json::to_string(&binary).unwrap();
+    assert!(text.contains(r#""confusion":[[4,1],[3,2]]"#), "{text}");
+    assert_eq!(serde_json::from_str::<Scores>(&text).unwrap(), binary);
+
+    let ours = bootstrap(&p, &labels, classes, 7);
+    for (ours, golden) in [
+        (ours.micro_f1.unwrap(), (0.3213, 0.3917)),
+        (ours.f1, (0.2813, 0.3263)),
+        (ours.accuracy, (0.0333, 0.09)),
+    ] {
+        assert!((ours.low - golden.0).abs() < 0.01, "{ours:?} instead of {golden:?}");
+        assert!((ours.high - golden.1).abs() < 0.01, "{ours:?} instead of {golden:?}");
+    }
+}
+
+#[test]
+fn rows_without_labels_are_right_where_none_is_given() {
+    let none = scores(&[0.5, 0.2, 0.1, 0.4], &[0; 4], Classes::MultiLabel(2));
+    // Of the labels and "none", only "none" occurs: macro figures are a third.
+    agrees(&none, [1.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0], None);
+    close(none.micro_f1.unwrap(), 1.0);
+    let empty = scores(&[], &[], Classes::MultiLabel(2));
+    agrees(&empty, [0.0; 4], None);
+    let nothing = bootstrap(&[], &[], Classes::MultiLabel(2), 0);
+    assert_eq!(nothing.micro_f1, Some(Interval { low: 0.0, high: 0.0 }));
+}
+
+#[test]
+fn the_best_threshold_is_that_of_a_search_by_hand() {
+    let (p, labels) = multi_label();
+    let column =
+        |k: usize| -> (Vec<f32>, Vec<u32>) { p.iter().zip(&labels).skip(k).step_by(4).unzip() };
+    // Of scikit-learn's F1 at every threshold between two probabilities.
+    for (k, golden) in [(0, 0.7559055118110236), (1, 0.7804878048780488), (2, 0.7642276422764228)] {
+        let (p, labels) = column(k);
+        let threshold = best_threshold(&p, &labels);
+        assert!((threshold - 0.798_969).abs() < 1e-5, "{threshold}");
+        let at = super::scores(&two(&p), &labels, Classes::Binary, &[threshold]);
+        close(at.f1, golden);
+    }
+    let (p, labels) = column(3);
+    assert_eq!(best_threshold(&p, &labels), HALF, "nothing to find");
+    assert_eq!(best_threshold(&[], &[]), HALF);
+    // Neighbouring floats, NaN and 0 are told apart or left out.
+    let above = f32::from_bits(0.5f32.to_bits() + 1);
+    assert_eq!(best_threshold(&[above, 0.5], &[1, 0]), 0.5);
+    assert_eq!(best_threshold(&[f32::NAN, 0.8], &[1, 1]), 0.4);
+    assert_eq!(best_threshold(&[0.0, 0.9], &[1, 0]), HALF);
+    assert_eq!(best_threshold(&[0.875, 0.75, 0.625, 0.25], &[1, 1, 0, 0]), 0.6875);
+    // Of equally good ones the nearest to one half.
+    assert_eq!(best_threshold(&[0.5, 0.375, 0.25, 0.125], &[1, 0, 0, 1]), 0.4375);
+    assert_eq!(best_threshold(&[1.0, 0.875, 0.8125, 0.75], &[1, 0, 0, 1]), 0.375);
+}
+
+#[test]
+#[should_panic(expected = "3 thresholds for MultiLabel(2)")]
+fn thresholds_are_as_many_as_labels() {
+    let _ = answers(&[0.1, 0.2], Classes::MultiLabel(2), &[0.1; 3]);
+}
+
 #[test]
 fn no_rows_and_no_numbers_score_without_a_panic() {
     for classes in [Classes::Binary, Classes::Multi(3)] {
         let empty = scores(&[], &[], classes);
         agrees(&empty, [0.0; 4], None);
         assert!(!empty.f1.is_sign_negative());
-        assert_eq!(empty.confusion.len(), classes.count());
+        assert_eq!(confusion(&empty).len(), classes.count());
         let nothing = bootstrap(&[], &[], classes, 0);
         assert_eq!(nothing.f1, Interval { low: 0.0, high: 0.0 });
         assert_eq!(nothing.average_precision, None);
     }
     assert!(precision_recall_curve(&[], &[]).is_empty());
     assert!(class_weights(&[]).is_empty());
-    assert!(per_class(&[]).is_empty());
+    assert!(Counts::default().tallies().is_empty());
 
     // A NaN never wins and ranks last.
     let nan = scores(&[f32::NAN; 4], &[0, 1], Classes::Binary);
-    assert_eq!(nan.confusion, [[1, 0], [1, 0]]);
+    assert_eq!(confusion(&nan), [[1, 0], [1, 0]]);
     let one_nan = [f32::NAN, 0.6, 0.4, f32::NAN];
     agrees(&scores(&one_nan, &[1, 0], Classes::Binary), [1.0; 4], Some(1.0));
     let _ = bootstrap(&one_nan, &[1, 0], Classes::Binary, 1);
@@ -123,7 +251,8 @@ fn no_rows_and_no_numbers_score_without_a_panic() {
 
 #[test]
 fn classes_are_scored_one_by_one() {
-    let [fair, unfair] = per_class(&[vec![4, 1], vec![3, 2]])[..] else { panic!("two classes") };
+    let tallies = Counts::Confusion(vec![vec![4, 1], vec![3, 2]]).tallies();
+    let [fair, unfair] = [tallies[0].scores(), tallies[1].scores()];
     close(fair.precision, 4.0 / 7.0);
     close(fair.recall, 0.8);
     close(fair.f1, 2.0 / 3.0);
@@ -144,6 +273,7 @@ fn class_weights_equal_scikit_learns() {
     agrees(&[5, 3, 2], &[0.666_666_7, 1.111_111, 1.666_666_6]);
     agrees(&[4906, 0, 626], &[0.563_799_4, 1.0, 4.418_530_5]);
     agrees(&[0, 0], &[1.0, 1.0]);
+    assert_eq!(positive_weights(&[68, 0, 300, 150], 300), [232.0 / 68.0, 1.0, 1.0, 1.0]);
 }
 
 #[test]
@@ -238,7 +368,7 @@ proptest! {
             prop_assert!((0.0..=1.0).contains(&figure));
         }
         prop_assert!(ours.average_precision.is_none_or(|area| (0.0..=1.0).contains(&area)));
-        prop_assert_eq!(ours.confusion.iter().flatten().sum::<u64>(), rows.len() as u64);
+        prop_assert_eq!(ours.counts.rows(), rows.len() as u64);
 
         let (p, labels) = split(&shuffled);
         prop_assert_eq!(ours, binary(&p, &labels));
@@ -261,7 +391,7 @@ proptest! {
     ) {
         let (p, labels): (Vec<[f32; 4]>, Vec<u32>) = rows.into_iter().unzip();
         let ours = scores(&p.concat(), &labels, Classes::Multi(4));
-        let confusion = &ours.confusion;
+        let confusion = confusion(&ours);
         let occurring: Vec<f64> = (0..4)
             .filter_map(|class| {
                 let wrong: u64 = (0..4)

@@ -48,11 +48,17 @@ pub(super) fn by_epoch(report: &Report) -> Vec<Curve> {
     if epochs.is_empty() {
         return Vec::new();
     }
-    vec![
+    let mut charts = vec![
         chart("Loss", |e| [e.train.loss, e.validation.loss]),
         chart("Accuracy", |e| [e.train.accuracy, e.validation.accuracy]),
-        chart("F1", |e| [e.train.f1, e.validation.f1]),
-    ]
+    ];
+    if report.has_micro_f1() {
+        charts.push(chart("Micro-F1", |e| [e.train.micro_f1, e.validation.micro_f1]));
+        charts.push(chart("Macro-F1", |e| [e.train.f1, e.validation.f1]));
+    } else {
+        charts.push(chart("F1", |e| [e.train.f1, e.validation.f1]));
+    }
+    charts
 }
 
 pub(super) fn by_step(steps: &[Step]) -> Vec<Curve> {

@@ -5,6 +5,18 @@ use std::fmt::Write as _;
 
 use super::view::{MISSING, View};
 
+const THRESHOLD_HEAD: [&str; 9] = [
+    "label",
+    "threshold",
+    "validation rows",
+    "precision at 0.5",
+    "recall at 0.5",
+    "F1 at 0.5",
+    "precision tuned",
+    "recall tuned",
+    "F1 tuned",
+];
+
 pub(super) fn write(view: &View) -> String {
     let report = view.report;
     let mut out = format!("# {}\n\n", text(&report.run_name));
@@ -23,16 +35,7 @@ pub(super) fn write(view: &View) -> String {
         if let Some(best) = &view.best_epoch {
             let _ = writeln!(out, "Best: {best}, by {}.\n", text(&report.selected_by));
         }
-        let head = [
-            "epoch",
-            "train loss",
-            "validation loss",
-            "train accuracy",
-            "validation accuracy",
-            "train F1",
-            "validation F1",
-        ];
-        table(&mut out, &head, view.epochs.iter().map(|row| row.to_vec()));
+        table(&mut out, &view.epoch_head, view.epochs.iter().cloned());
     }
     data(&mut out, view);
     for (name, facts) in &view.facts {
@@ -76,6 +79,14 @@ fn test(out: &mut String, view: &View) {
         out.push_str("\n### Best model by label\n\n");
         let head = ["label", "precision", "recall", "F1", "rows"];
         table(out, &head, view.labels.iter().map(|row| row.to_vec()));
+    }
+    if let Some(thresholds) = &view.thresholds {
+        out.push_str("\n### Best model at thresholds tuned on validation rows\n\n");
+        let rows = thresholds.scores.iter();
+        let rows = rows.map(|(name, half, tuned)| vec![name.to_string(), cell(half), cell(tuned)]);
+        table(out, &["figure", "at 0.5", "tuned"], rows);
+        out.push('\n');
+        table(out, &THRESHOLD_HEAD, thresholds.labels.iter().map(|row| row.to_vec()));
     }
     if let Some(confusion) = &view.confusion {
         out.push_str("\n### Confusion matrix of the best model (row: true, column: predicted)\n\n");

@@ -60,7 +60,9 @@ pub struct Test {
     pub scores: Vec<Score>,
     /// The best model per label; for more than two labels or multi-label tasks, else empty.
     pub labels: Vec<LabelScore>,
-    /// The best model's confusion matrix.
+    /// What thresholds tuned on validation rows change, if they were.
+    pub thresholds: Option<TunedThresholds>,
+    /// The best model's confusion matrix; not of multi-label tasks.
     pub confusion: Option<Confusion>,
     /// The best model's precision-recall curve, for binary tasks.
     pub precision_recall: Option<PrecisionRecall>,
@@ -103,6 +105,28 @@ pub struct LabelScore {
     pub f1: f64,
     /// Rows that carry the label.
     pub rows: u64,
+}
+
+/// The best model at one half and at thresholds tuned on validation rows.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct TunedThresholds {
+    /// Headline figures: name, at one half, at the tuned thresholds.
+    pub scores: Vec<(String, Estimate, Estimate)>,
+    /// Each label's threshold and figures.
+    pub labels: Vec<TunedLabel>,
+}
+
+/// A label whose threshold was tuned.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct TunedLabel {
+    /// The label is given where its probability is above.
+    pub threshold: f64,
+    /// Validation rows that have the label.
+    pub validation_rows: u64,
+    /// Figures on the test rows at one half.
+    pub half: LabelScore,
+    /// Figures there at the threshold.
+    pub tuned: LabelScore,
 }
 
 /// Counts of true label (row) by predicted label (column).
@@ -162,7 +186,7 @@ pub struct Epoch {
     pub validation: Figures,
 }
 
-/// The three figures that have a curve.
+/// The figures that have a curve.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Figures {
     /// Mean loss.
@@ -171,6 +195,8 @@ pub struct Figures {
     pub accuracy: Option<f64>,
     /// F1 (macro for more than two labels).
     pub f1: Option<f64>,
+    /// Micro-F1, of multi-label tasks.
+    pub micro_f1: Option<f64>,
 }
 
 /// One optimizer step.
@@ -265,6 +291,13 @@ pub struct Environment {
     pub precision: String,
     /// The seed.
     pub seed: u64,
+}
+
+impl Report {
+    /// Whether the task has a micro-F1 beside the macro-F1.
+    fn has_micro_f1(&self) -> bool {
+        self.epochs.iter().any(|epoch| epoch.validation.micro_f1.is_some())
+    }
 }
 
 /// The report as one self-contained HTML page.

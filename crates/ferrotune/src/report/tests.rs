@@ -18,6 +18,7 @@ fn full() -> Report {
             loss: Some(loss),
             accuracy: Some(accuracy),
             f1: Some(accuracy - 0.1),
+            micro_f1: None,
         };
         Epoch { epoch, train: figures(0.5 / t, 0.9), validation: figures(0.5 / t + 0.1, 0.88) }
     };
@@ -100,6 +101,41 @@ fn a_full_report_shows_each_part() {
     let text = markdown(&full());
     for part in ["# first run", "| F1 | 0.810 (0.760 – 0.850) |", "| 17 | unfair | fair | 0.987 |"]
     {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[test]
+fn a_multi_label_report_has_both_f1s_and_its_thresholds() {
+    let mut report = full();
+    for epoch in &mut report.epochs {
+        epoch.train.micro_f1 = Some(0.9);
+        epoch.validation.micro_f1 = Some(0.876);
+    }
+    let score = |f1| LabelScore { name: "<liability>".to_owned(), f1, ..LabelScore::default() };
+    let estimate = |value| Estimate { value, interval: Some((value - 0.1, value + 0.1)) };
+    let test = report.test.as_mut().unwrap();
+    test.confusion = None;
+    test.thresholds = Some(TunedThresholds {
+        scores: vec![("micro-F1".to_owned(), estimate(0.7), estimate(0.75))],
+        labels: vec![TunedLabel {
+            threshold: 0.315,
+            validation_rows: 34,
+            half: score(0.613),
+            tuned: score(0.682),
+        }],
+    });
+    let (page, text) = (html(&report).unwrap(), markdown(&report));
+    for part in ["validation micro-F1", "Micro-F1", "0.876", "&lt;liability&gt;", "0.315"] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(page.contains("Everything else on this page is at 0.5"));
+    assert!(!page.contains("Confusion matrix"));
+    for part in [
+        "| micro-F1 | 0.700 (0.600 – 0.800) | 0.750 (0.650 – 0.850) |",
+        "| 0.315 | 34 | 0.000 | 0.000 | 0.613 | 0.000 | 0.000 | 0.682 |",
+        "| epoch | train loss |",
+    ] {
         assert!(text.contains(part), "{part} in {text}");
     }
 }

@@ -2,7 +2,7 @@
 use serde::Serialize;
 
 use super::curves::{self, Curve};
-use super::{Confusion, Data, Epoch, Estimate, Report, Test, chart};
+use super::{Confusion, Data, Epoch, Estimate, Report, Test, TunedThresholds, chart};
 
 /// Longer texts are folded, and these much longer ones cut.
 const FOLDED: usize = 220;
@@ -20,8 +20,11 @@ pub(super) struct View<'a> {
     pub(super) test_rows: String,
     pub(super) charts: Vec<Curve>,
     pub(super) step_charts: Vec<Curve>,
-    pub(super) epochs: Vec<[String; 7]>,
+    /// Names of the figures by epoch.
+    pub(super) epoch_head: Vec<&'static str>,
+    pub(super) epochs: Vec<Vec<String>>,
     pub(super) labels: Vec<[String; 5]>,
+    pub(super) thresholds: Option<ThresholdsView<'a>>,
     pub(super) confusion: Option<ConfusionView<'a>>,
     pub(super) precision_recall: Option<Curve>,
     pub(super) mistakes: Vec<MistakeView<'a>>,
@@ -44,6 +47,14 @@ pub(super) struct ScoreView<'a> {
 pub(super) struct Figure {
     pub(super) value: String,
     pub(super) interval: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct ThresholdsView<'a> {
+    /// Name, at one half, tuned.
+    pub(super) scores: Vec<(&'a str, Figure, Figure)>,
+    /// Label, threshold, validation rows; then precision, recall and F1 at one half, and tuned.
+    pub(super) labels: Vec<[String; 9]>,
 }
 
 #[derive(Serialize)]
@@ -108,8 +119,10 @@ impl<'a> View<'a> {
             test_rows: test.map_or_else(String::new, |t| count(t.rows)),
             charts: curves::by_epoch(report),
             step_charts: curves::by_step(&report.steps),
-            epochs: report.epochs.iter().map(epoch_row).collect(),
+            epoch_head: epoch_head(report.has_micro_f1()),
+            epochs: report.epochs.iter().map(|e| epoch_row(e, report.has_micro_f1())).collect(),
             labels: test.map_or_else(Vec::new, label_rows),
+            thresholds: test.and_then(|t| t.thresholds.as_ref()).map(thresholds),
             confusion: test.and_then(|t| t.confusion.as_ref()).and_then(confusion),
             precision_recall: test
                 .and_then(|t| t.precision_recall.as_ref())
@@ -158,18 +171,50 @@ fn figure(estimate: Option<Estimate>) -> Figure {
     Figure { value: share(estimate.map(|e| e.value)), interval }
 }
 
-fn epoch_row(e: &Epoch) -> [String; 7] {
+fn epoch_head(micro: bool) -> Vec<&'static str> {
+    let mut head =
+        vec!["epoch", "train loss", "validation loss", "train accuracy", "validation accuracy"];
+    match micro {
+        true => head.extend([
+            "train micro-F1",
+            "validation micro-F1",
+            "train macro-F1",
+            "validation macro-F1",
+        ]),
+        false => head.extend(["train F1", "validation F1"]),
+    }
+    head
+}
+
+fn epoch_row(e: &Epoch, micro: bool) -> Vec<String> {
     let loss =
         |v: Option<f64>| v.filter(|v| v.is_finite()).map_or(MISSING.into(), |v| format!("{v:.4}"));
-    [
+    let mut row = vec![
         e.epoch.to_string(),
         loss(e.train.loss),
         loss(e.validation.loss),
         share(e.train.accuracy),
         share(e.validation.accuracy),
-        share(e.train.f1),
-        share(e.validation.f1),
-    ]
+    ];
+    if micro {
+        row.extend([e.train.micro_f1, e.validation.micro_f1].map(share));
+    }
+    row.extend([e.train.f1, e.validation.f1].map(share));
+    row
+}
+
+fn thresholds(tuned: &TunedThresholds) -> ThresholdsView<'_> {
+    let scores = tuned
+        .scores
+        .iter()
+        .map(|(name, half, tuned)| (name.as_str(), figure(Some(*half)), figure(Some(*tuned))));
+    let label = |label: &super::TunedLabel| {
+        let of = |l: &super::LabelScore| [l.precision, l.recall, l.f1].map(|v| share(Some(v)));
+        let ([a, b, c], [d, e, f]) = (of(&label.half), of(&label.tuned));
+        let name = label.half.name.clone();
+        [name, share(Some(label.threshold)), count(label.validation_rows), a, b, c, d, e, f]
+    };
+    ThresholdsView { scores: scores.collect(), labels: tuned.labels.iter().map(label).collect() }
 }
 
 fn label_rows(test: &Test) -> Vec<[String; 5]> {
