@@ -18,6 +18,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
@@ -30,6 +31,9 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertModel,
+    BigBirdConfig,
+    BigBirdForSequenceClassification,
+    BigBirdModel,
     CamembertConfig,
     CamembertForSequenceClassification,
     CamembertModel,
@@ -55,6 +59,7 @@ from transformers import (
     XLMRobertaForSequenceClassification,
     XLMRobertaModel,
 )
+from transformers.models.big_bird.modeling_big_bird import BigBirdBlockSparseAttention
 from transformers.trainer_pt_utils import get_parameter_names
 from transformers.utils import logging
 
@@ -93,6 +98,7 @@ MULTI_LABEL_WEIGHTED = dict(
     name="lora_multi_label_weighted", checkpoint="model", method="lora", packed=True, lora=QUERY_VALUE,
     targets=TARGETS, class_weights=[0.7, 5.0, 2.0],
 )
+NO_DROPOUT = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
 SMALLER = dict(hidden_size=12, num_attention_heads=2, intermediate_size=16)
 TINY_MODERNBERT = dict(
     hidden_size=24, num_attention_heads=3, intermediate_size=20, max_position_embeddings=160, vocab_size=46,
@@ -128,6 +134,56 @@ FAMILIES = {
         modules_to_save=["classifier", "pooler"],
         cases=CASES + [MULTI_LABEL],
         adapter=QUERY_VALUE,
+    ),
+    # Sequences of up to 27 tokens see all of themselves; longer ones are cut into blocks of 3.
+    "big_bird": dict(
+        seed=79,
+        first_id=4,
+        config=BigBirdConfig(
+            **SMALLER, **NO_DROPOUT, num_hidden_layers=3, block_size=3, num_random_blocks=2, vocab_size=40,
+            sep_token_id=3, max_position_embeddings=49, type_vocab_size=2,
+        ),
+        bare=BigBirdModel,
+        full=BigBirdForSequenceClassification,
+        modules_to_save=["classifier"],
+        lengths=[1, 26, 27, 28, 29, 30, 31, 45, 46, 47, 48],
+        single=38,
+        padded=False,
+        training=True,
+        cases=FEWER_CASES,
+        adapter=ALL_LINEAR,
+        adapter_lengths=[6, 31, 2, 48],
+    ),
+    "big_bird_dense": dict(
+        seed=83,
+        first_id=4,
+        config=BigBirdConfig(
+            **SMALLER, **NO_DROPOUT, num_hidden_layers=2, attention_type="original_full", vocab_size=40, sep_token_id=3,
+            max_position_embeddings=70, type_vocab_size=1, rescale_embeddings=True, use_bias=False, hidden_act="relu",
+        ),
+        bare=BigBirdModel,
+        full=BigBirdForSequenceClassification,
+        modules_to_save=["classifier"],
+        cases=FEWER_CASES[:1],
+        adapter=DEFAULT,
+    ),
+    # The published blocks, at lengths that are drawn for in either way.
+    "big_bird_long": dict(
+        seed=89,
+        first_id=4,
+        config=BigBirdConfig(
+            hidden_size=8, num_attention_heads=2, intermediate_size=8, **NO_DROPOUT, num_hidden_layers=2,
+            vocab_size=20, sep_token_id=3, max_position_embeddings=1024, type_vocab_size=1,
+        ),
+        bare=BigBirdModel,
+        full=BigBirdForSequenceClassification,
+        modules_to_save=["classifier"],
+        lengths=[1020, 705, 704],
+        padded=False,
+        training=True,
+        cases=FEWER_CASES[2:3],
+        adapter=DEFAULT,
+        adapter_lengths=[767],
     ),
     "camembert": dict(
         seed=37,
@@ -295,6 +351,9 @@ def load(folder: Path, dtype: torch.dtype) -> nn.Module:
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, num_labels=len(LABELS), attn_implementation="eager", dtype=torch.float32, **config_dropout
     )
+    for name, parameter in model.named_parameters():
+        if name.startswith("bert.pooler.") and isinstance(model, BigBirdForSequenceClassification):
+            parameter.requires_grad_(False)  # its result is not used
     return model.to(dtype).train()
 
 
@@ -350,11 +409,23 @@ def padded(sequences: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
     )
 
 
+def is_unread(name: str) -> bool:
+    """An adapter on BigBird's pooler, whose result nobody reads, gets no gradient."""
+    return name.startswith("base_model.model.bert.pooler.lora_")
+
+
 def logits_of(model: nn.Module, family: dict, sequences: list[list[int]]) -> torch.Tensor:
-    """[B, C]. Not padded where padding farther than the window would see nothing at all: its softmax is no number."""
+    """[B, C]. Not padded where padding farther than the window would see nothing at all: its softmax is no number;
+    nor where the batch's length decides what a sequence sees."""
     if family.get("padded", True):
         return model(**padded(sequences, family["config"].pad_token_id)).logits
-    return torch.cat([model(input_ids=torch.tensor([sequence])).logits for sequence in sequences])
+    logits = []
+    for sequence in sequences:
+        for module in model.modules():
+            if isinstance(module, BigBirdModel):  # a short sequence sets another type for good
+                module.set_attention_type(module.config.attention_type)
+        logits.append(model(input_ids=torch.tensor([sequence])).logits)
+    return torch.cat(logits)
 
 
 def optimizer_for(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
@@ -379,7 +450,7 @@ def run(family: dict, folder: Path, case: dict, dtype: torch.dtype, seed: int) -
         labels = torch.tensor(case["labels"])
         loss_of = nn.CrossEntropyLoss(weight=weights)
     optimizer = optimizer_for(model, case["lr"], case["weight_decay"])
-    parameters = trainable(model)
+    parameters = {name: p for name, p in trainable(model).items() if not is_unread(name)}
 
     out = {f"init.{name}": tensor for name, tensor in drawn.items()}
     losses, norms = [], []
@@ -441,7 +512,7 @@ def write_cases(name: str, family: dict, root: Path) -> list[dict]:
     for index, given in enumerate(family["cases"]):
         seed = 1000 * family["seed"] + index
         generator = torch.Generator().manual_seed(seed)
-        lengths = family.get("lengths", LENGTHS) if given["packed"] else [19]
+        lengths = family.get("lengths", LENGTHS) if given["packed"] else [family.get("single", 19)]
         case = dict(
             name=f"{name}_{given['name']}",
             family=name,
@@ -457,6 +528,8 @@ def write_cases(name: str, family: dict, root: Path) -> list[dict]:
             sequences=draw_sequences(lengths, family, generator),
             **labels_of(given, len(lengths)),
         )
+        if family.get("training"):
+            case["training"] = True  # where that matters beside dropout
         exact = run(family, root / name, case, torch.float64, seed)
         assert_nothing_idle(case["name"], exact, family.get("idle"))
         assert_reachable(case["name"], exact, run(family, root / name, case, torch.float32, seed))
@@ -485,7 +558,7 @@ def write_adapter(name: str, family: dict, root: Path) -> dict:
     settings["target_modules"].sort()  # PEFT writes a set, in any order
     write_json(settings, folder / "adapter_config.json")
 
-    sequences = draw_sequences([6, 31, 2, 70], family, generator)
+    sequences = draw_sequences(family.get("adapter_lengths", [6, 31, 2, 70]), family, generator)
     with torch.no_grad():
         logits = logits_of(model.double().eval(), family, sequences)
     save({"logits": logits}, root / f"{name}_adapter.safetensors")
@@ -494,6 +567,42 @@ def write_adapter(name: str, family: dict, root: Path) -> dict:
         name=f"{name}_adapter", family=name, base="model", adapter="adapter", num_labels=len(LABELS),
         sequences=sequences,
     )
+
+
+def write_random_blocks(path: Path) -> None:
+    """What BigBird draws in training: [rows, heads, random] of block numbers."""
+    drawn = []
+    for seed, heads, size, random, max_length, lengths in [
+        (0, 2, 64, 3, 4096, [705, 1000, 1024, 2048]),
+        (1, 3, 64, 3, 4096, [768, 3072]),
+        (11, 1, 64, 3, 4096, [4096, 4033]),
+        (2, 2, 16, 2, 1024, [1009, 300]),
+        (5, 2, 32, 4, 3072, [3041]),
+        (3, 4, 3, 1, 50, [22, 48]),
+    ]:
+        config = BigBirdConfig(
+            hidden_size=4 * heads, num_attention_heads=heads, block_size=size, num_random_blocks=random,
+            max_position_embeddings=max_length,
+        )
+        for length in lengths:
+            blocks = random_blocks(BigBirdBlockSparseAttention(config, seed).train(), -(-length // size) * size)
+            drawn.append(dict(
+                seed=seed, heads=heads, size=size, random=random, max_length=max_length, length=length,
+                blocks=blocks.transpose(1, 0, 2).flatten().tolist(),
+            ))
+    write_list(drawn, path)
+
+
+def random_blocks(attention: BigBirdBlockSparseAttention, length: int) -> np.ndarray:
+    """[heads, rows, random], by the calls of `bigbird_block_sparse_attention`."""
+    size, random, heads = attention.block_size, attention.num_random_blocks, attention.num_attention_heads
+    np.random.seed(attention.seed)
+    if length in [1024, 3072, 4096]:
+        longest = attention.max_seqlen
+        draw = lambda: attention._bigbird_block_rand_mask(longest, longest, size, size, random, last_idx=1024)
+        return np.stack([draw()[: length // size - 2] for _ in range(heads)])
+    ends, numbers = attention._get_rand_attn_plan(length, size, random)
+    return np.stack(attention._bigbird_block_rand_mask_with_head(length, length, size, size, heads, ends, numbers))
 
 
 def save(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -526,6 +635,7 @@ def main() -> None:
         adapters.append(write_adapter(name, family, root))
     write_list(cases, root / "cases.json")
     write_list(adapters, root / "adapters.json")
+    write_random_blocks(root / "random_blocks.json")
 
 
 if __name__ == "__main__":

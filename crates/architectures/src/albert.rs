@@ -57,7 +57,7 @@ pub(crate) struct Config {
     /// Width of the feed-forward's inner vector.
     intermediate_size: usize,
     /// Activation between the feed-forward's products.
-    #[serde(default = "gelu_new", deserialize_with = "config::activation")]
+    #[serde(default = "config::gelu_new", deserialize_with = "config::activation")]
     hidden_act: Activation,
     /// Dropout on embeddings and behind the attention.
     #[serde(default)]
@@ -86,9 +86,6 @@ fn narrow() -> usize {
 }
 fn one() -> usize {
     1
-}
-fn gelu_new() -> Activation {
-    Activation::GeluTanh
 }
 
 impl Config {

@@ -3,11 +3,12 @@
 
 use crate::Error;
 use crate::backend::{AttentionSaved, AttentionShape, Backend, Pattern, RelativeBias};
-use crate::builder::Builder;
+use crate::builder::{Bias, Builder};
 use crate::linear::{InputGradient, Linear, LinearSaved};
 use crate::parameters::Parameters;
 use crate::pass::{Batch, Pass};
 use crate::position::PositionBias;
+use crate::random_blocks::RandomBlocks;
 use crate::windowed::{WindowedAttention, WindowedAttentionSaved};
 use kernels::Dropout;
 
@@ -36,7 +37,7 @@ pub(crate) struct Inputs<'a, M> {
 /// The kinds of attention.
 #[derive(Debug)]
 pub(crate) enum SelfAttention<B: Backend> {
-    /// Every token sees all tokens of its sequence.
+    /// Every token sees all tokens of its sequence, or those of some blocks.
     Full(FullAttention<B>),
     /// Every token sees those near it and the first; the first sees all in a way of its own.
     Windowed(WindowedAttention<B>),
@@ -143,11 +144,13 @@ impl<B: Backend> Projections<B> {
         [query, key, value]: [String; 3],
         hidden: usize,
         rows: Rows,
+        bias: Bias,
     ) -> Result<Projections<B>, Error> {
+        let first = rows == Rows::First;
         Ok(Projections {
-            query: builder.linear(&query, hidden, hidden, rows == Rows::First)?,
-            key: builder.linear(&key, hidden, hidden, false)?,
-            value: builder.linear(&value, hidden, hidden, false)?,
+            query: builder.linear_with(&query, hidden, hidden, first, bias)?,
+            key: builder.linear_with(&key, hidden, hidden, false, bias)?,
+            value: builder.linear_with(&value, hidden, hidden, false, bias)?,
         })
     }
 
@@ -205,11 +208,13 @@ impl<B: Backend> Projections<B> {
 }
 
 /// Softmax attention of every token to all tokens of its sequence (Vaswani et al. 2017), with or
-/// without a bias of the scores.
+/// without a bias of the scores; or, in long sequences, to those of some blocks.
 #[derive(Debug)]
 pub(crate) struct FullAttention<B: Backend> {
     projections: Projections<B>,
     position_bias: Option<PositionBias<B>>,
+    /// Where long sequences are cut into blocks.
+    blocks: Option<RandomBlocks<B>>,
     heads: usize,
     rows: Rows,
 }
@@ -229,10 +234,12 @@ impl<B: Backend> FullAttention<B> {
         hidden: usize,
         heads: usize,
         rows: Rows,
+        bias: Bias,
     ) -> Result<FullAttention<B>, Error> {
         Ok(FullAttention {
-            projections: Projections::build(builder, projections, hidden, rows)?,
+            projections: Projections::build(builder, projections, hidden, rows, bias)?,
             position_bias: None,
+            blocks: None,
             heads,
             rows,
         })
@@ -242,9 +249,16 @@ impl<B: Backend> FullAttention<B> {
         FullAttention { position_bias: Some(bias), ..self }
     }
 
+    /// The same where long sequences are cut into blocks; not together with a bias of the scores.
+    pub(crate) fn with_blocks(self, blocks: RandomBlocks<B>) -> FullAttention<B> {
+        FullAttention { blocks: Some(blocks), ..self }
+    }
+
     /// `table` is the position bias's.
     fn shape<'a>(
         &'a self,
+        backend: &B,
+        pass: &Pass,
         batch: &'a Batch<B>,
         table: Option<&'a B::Matrix>,
         dropout: Option<Dropout>,
@@ -259,7 +273,9 @@ impl<B: Backend> FullAttention<B> {
             cu_kv: &batch.cu_seqlens,
             heads: self.heads,
             bias: table.zip(buckets).map(|(table, buckets)| RelativeBias { table, buckets }),
-            pattern: Pattern::All,
+            pattern: self.blocks.as_ref().map_or(Pattern::All, |blocks| {
+                blocks.pattern(backend, &batch.lengths, pass.dropout)
+            }),
             dropout,
         }
     }
@@ -275,7 +291,8 @@ impl<B: Backend> FullAttention<B> {
     ) -> FullAttentionSaved<B> {
         let ([q, k, v], projections) = self.projections.forward(backend, parameters, pass, inputs);
         let table = self.position_bias.as_ref().map(|bias| bias.table.value(parameters));
-        let attention = backend.attention(self.shape(batch, table, dropout), q, k, v);
+        let attention =
+            backend.attention(self.shape(backend, pass, batch, table, dropout), q, k, v);
         FullAttentionSaved { attention, projections }
     }
 
@@ -296,7 +313,7 @@ impl<B: Backend> FullAttention<B> {
         let FullAttentionSaved { attention, projections: saved } = saved;
         let bias = self.position_bias.as_ref();
         let (table, dtable) = bias.map(|bias| bias.table.value_and_gradient(parameters)).unzip();
-        let shape = self.shape(batch, table, dropout);
+        let shape = self.shape(backend, pass, batch, table, dropout);
         let [dq, dk, dv] =
             backend.attention_backward(shape, &attention, &dcontext, dtable.flatten());
         drop(dcontext);

@@ -273,6 +273,8 @@ pub trait Backend: Debug {
     fn gate_backward(&self, slopes: &mut Self::Matrix, dy: &Self::Matrix);
     /// `y ← y + x`.
     fn add(&self, y: &mut Self::Matrix, x: &Self::Matrix);
+    /// `y ← by·y`.
+    fn scale(&self, y: &mut Self::Matrix, by: f32);
     /// `y ← y ∘ factors`.
     fn multiply(&self, y: &mut Self::Matrix, factors: &Self::Matrix);
     /// `x` behind a dropout mask.

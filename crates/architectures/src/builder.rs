@@ -176,6 +176,13 @@ impl<'a, B: Backend> Builder<'a, B> {
         Ok(Linear { weight, bias: self.bias(name, out, bias)?, out })
     }
 
+    /// A linear layer [out, in] of the encoder whose result nobody reads: an adapter of it is there where
+    /// the method says so, as in PEFT, and nothing else.
+    pub(crate) fn unread_linear(&mut self, name: &str, out: usize, input: usize) {
+        self.linears.push(name.to_owned());
+        self.lora(name, out, input, true);
+    }
+
     fn weight(
         &mut self,
         name: &str,

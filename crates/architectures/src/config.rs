@@ -178,6 +178,9 @@ pub(crate) fn activation<'de, D: Deserializer<'de>>(keys: D) -> Result<Activatio
 pub(crate) fn gelu() -> Activation {
     Activation::Gelu
 }
+pub(crate) fn gelu_new() -> Activation {
+    Activation::GeluTanh
+}
 pub(crate) fn tenth() -> f32 {
     0.1
 }

@@ -391,6 +391,10 @@ impl Backend for Cpu {
         kernels::add(y.data_mut(), x.data());
     }
 
+    fn scale(&self, y: &mut CpuMatrix, by: f32) {
+        kernels::scale(y.data_mut(), by);
+    }
+
     fn multiply(&self, y: &mut CpuMatrix, factors: &CpuMatrix) {
         kernels::multiply(y.data_mut(), factors.data());
     }

@@ -8,6 +8,7 @@ use crate::linear::{InputGradient, Linear, LinearSaved, Tensor};
 use crate::norm::{LayerNorm, NormSaved};
 use crate::parameters::Parameters;
 use crate::pass::{Batch, Pass, Site};
+use kernels::Dropout;
 
 /// Names behind the encoder's `embeddings` that families choose as they like.
 #[derive(Debug)]
@@ -48,7 +49,11 @@ pub(crate) struct Embeddings<B: Backend> {
     position: Option<Tensor<B>>,
     token_type: Option<Tensor<B>>,
     first_position: u32,
+    /// Factor on words' vectors, where there is one.
+    scale: Option<f32>,
     norm: LayerNorm<B>,
+    /// Whether dropout comes before the LayerNorm, not behind it.
+    dropout_first: bool,
     dropout: f32,
     site: Site,
     projection: Option<Linear<B>>,
@@ -93,11 +98,29 @@ impl<B: Backend> Embeddings<B> {
             position,
             token_type,
             first_position,
+            scale: None,
             norm,
+            dropout_first: false,
             dropout,
             site,
             projection,
         })
+    }
+
+    /// The same with words' vectors multiplied by this factor.
+    pub(crate) fn rescaled(self, by: f32) -> Embeddings<B> {
+        Embeddings { scale: Some(by), ..self }
+    }
+
+    /// The same with dropout before the LayerNorm.
+    pub(crate) fn dropped_out_first(self) -> Embeddings<B> {
+        Embeddings { dropout_first: true, ..self }
+    }
+
+    /// Dropout before the LayerNorm and behind it.
+    fn dropouts(&self, pass: &Pass) -> [Option<Dropout>; 2] {
+        let dropout = pass.dropout(self.dropout, self.site);
+        if self.dropout_first { [dropout, None] } else { [None, dropout] }
     }
 
     /// → [T, H]
@@ -111,6 +134,9 @@ impl<B: Backend> Embeddings<B> {
         let word = self.word.value(parameters);
         let mut x = backend.matrix(batch.tokens, word.columns()); // [T, E]
         backend.gather_rows(word, &batch.ids, false, &mut x);
+        if let Some(by) = self.scale {
+            backend.scale(&mut x, by);
+        }
         if let Some(table) = &self.position {
             let positions = backend.shifted(&batch.positions, self.first_position);
             backend.gather_rows(table.value(parameters), &positions, true, &mut x);
@@ -118,8 +144,9 @@ impl<B: Backend> Embeddings<B> {
         if let Some(table) = &self.token_type {
             backend.gather_rows(table.value(parameters), &batch.token_types, true, &mut x);
         }
-        let (mut y, norm) = self.norm.forward(backend, parameters, x, None, None);
-        if let Some(dropout) = pass.dropout(self.dropout, self.site) {
+        let [before, behind] = self.dropouts(pass);
+        let (mut y, norm) = self.norm.forward(backend, parameters, x, None, before);
+        if let Some(dropout) = behind {
             y = backend.dropout(&y, dropout);
         }
         match &self.projection {
@@ -159,19 +186,28 @@ impl<B: Backend> Embeddings<B> {
                 None => return,
             }
         }
-        let mut dx = match pass.dropout(self.dropout, self.site) {
+        let [before, behind] = self.dropouts(pass);
+        let mut dx = match behind {
             Some(dropout) => backend.dropout(&dy, dropout),
             None => dy,
         };
-        self.norm.backward(backend, parameters, &saved.norm, None, &mut dx);
+        if let Some(branch) = self.norm.backward(backend, parameters, &saved.norm, before, &mut dx)
+        {
+            dx = branch;
+        }
         let positions = backend.shifted(&batch.positions, self.first_position);
         let position = self.position.as_ref().map(|table| (table, &positions));
         let token_type = self.token_type.as_ref().map(|table| (table, &batch.token_types));
-        let tables = [(&self.word, &batch.ids)];
-        for (table, rows) in tables.into_iter().chain(position).chain(token_type) {
+        for (table, rows) in position.into_iter().chain(token_type) {
             if let Some(id) = table.trained() {
                 backend.scatter_add_rows(parameters.gradient(id), rows, &dx);
             }
+        }
+        if let Some(id) = self.word.trained() {
+            if let Some(by) = self.scale {
+                backend.scale(&mut dx, by);
+            }
+            backend.scatter_add_rows(parameters.gradient(id), &batch.ids, &dx);
         }
     }
 }

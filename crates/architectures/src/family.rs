@@ -8,7 +8,7 @@ use crate::builder::Builder;
 use crate::config::OutOfRange;
 use crate::encoder::Encoder;
 use crate::head::Head;
-use crate::{albert, bert, distilbert, electra, longformer, modernbert, mpnet, roberta};
+use crate::{albert, bert, big_bird, distilbert, electra, longformer, modernbert, mpnet, roberta};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -32,9 +32,10 @@ pub struct Family {
 type Read = fn(&Value) -> Result<Architecture, serde_json::Error>;
 
 /// Every family, by model type.
-const REGISTRY: [(&Family, Read); 10] = [
+const REGISTRY: [(&Family, Read); 11] = [
     (&albert::FAMILY, |keys| albert::Config::deserialize(keys).map(Architecture::Albert)),
     (&bert::FAMILY, |keys| bert::Config::deserialize(keys).map(Architecture::Bert)),
+    (&big_bird::FAMILY, |keys| big_bird::Config::deserialize(keys).map(Architecture::BigBird)),
     (&roberta::CAMEMBERT, roberta),
     (&distilbert::FAMILY, |keys| {
         distilbert::Config::deserialize(keys).map(Architecture::DistilBert)
@@ -70,6 +71,7 @@ pub(crate) fn names() -> String {
 pub(crate) enum Architecture {
     Albert(albert::Config),
     Bert(bert::Config),
+    BigBird(big_bird::Config),
     DistilBert(distilbert::Config),
     Electra(electra::Config),
     Longformer(longformer::Config),
@@ -83,6 +85,7 @@ impl Architecture {
         match self {
             Architecture::Albert(config) => config.check(),
             Architecture::Bert(config) => config.check(),
+            Architecture::BigBird(config) => config.check(),
             Architecture::DistilBert(config) => config.check(),
             Architecture::Electra(config) => config.check(),
             Architecture::Longformer(config) => config.check(),
@@ -96,6 +99,7 @@ impl Architecture {
         match self {
             Architecture::Albert(config) => config.vocab_size,
             Architecture::Bert(config) => config.vocab_size,
+            Architecture::BigBird(config) => config.bert.vocab_size,
             Architecture::DistilBert(config) => config.vocab_size,
             Architecture::Electra(config) => config.bert.vocab_size,
             Architecture::Longformer(config) => config.bert.vocab_size,
@@ -109,6 +113,7 @@ impl Architecture {
         match self {
             Architecture::Albert(config) => config.max_position_embeddings,
             Architecture::Bert(config) => config.max_position_embeddings,
+            Architecture::BigBird(config) => config.max_length(),
             Architecture::DistilBert(config) => config.max_position_embeddings,
             Architecture::Electra(config) => config.bert.max_position_embeddings,
             Architecture::Longformer(config) => config.max_length(),
@@ -125,6 +130,7 @@ impl Architecture {
         match self {
             Architecture::Albert(config) => config.encoder(builder),
             Architecture::Bert(config) => config.encoder(builder, 0),
+            Architecture::BigBird(config) => config.encoder(builder),
             Architecture::DistilBert(config) => config.encoder(builder),
             Architecture::Electra(config) => config.encoder(builder),
             Architecture::Longformer(config) => config.encoder(builder),
@@ -142,6 +148,7 @@ impl Architecture {
         match self {
             Architecture::Albert(config) => config.head(builder, labels),
             Architecture::Bert(config) => config.head(builder, labels),
+            Architecture::BigBird(config) => config.head(builder, labels),
             Architecture::DistilBert(config) => config.head(builder, labels),
             Architecture::Electra(config) => config.head(builder, labels),
             Architecture::Longformer(config) => config.head(builder, labels),

@@ -7,7 +7,7 @@
 use crate::Error;
 use crate::attention::{FullAttention, Inputs, Rows, SelfAttention, SelfAttentionSaved};
 use crate::backend::{Backend, Shape};
-use crate::builder::Builder;
+use crate::builder::{Bias, Builder};
 use crate::linear::{InputGradient, Linear, LinearSaved};
 use crate::norm::{LayerNorm, NormSaved};
 use crate::parameters::Parameters;
@@ -109,7 +109,7 @@ impl<B: Backend> Layer<B> {
     ) -> Result<Layer<B>, Error> {
         let projections = names.projections(prefix);
         let attention =
-            FullAttention::build(builder, projections, sizes.hidden, sizes.heads, rows)?;
+            FullAttention::build(builder, projections, sizes.hidden, sizes.heads, rows, Bias::Yes)?;
         Layer::around(builder, SelfAttention::Full(attention), prefix, names, sizes, rows)
     }
 

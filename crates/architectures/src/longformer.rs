@@ -10,7 +10,7 @@ use crate::Error;
 use crate::attention::{FullAttention, Projections, Rows, SelfAttention};
 use crate::backend::Backend;
 use crate::bert;
-use crate::builder::Builder;
+use crate::builder::{Bias, Builder};
 use crate::config::{self, OutOfRange};
 use crate::embeddings::{EmbeddingNames, Embeddings};
 use crate::encoder::Encoder;
@@ -121,13 +121,14 @@ impl Config {
                 )?),
                 Rows::First => {
                     // To be trained, saved and counted as in the other layers.
-                    Projections::build(builder, local, sizes.hidden, Rows::All)?;
+                    Projections::build(builder, local, sizes.hidden, Rows::All, Bias::Yes)?;
                     SelfAttention::Full(FullAttention::build(
                         builder,
                         global,
                         sizes.hidden,
                         sizes.heads,
                         rows,
+                        Bias::Yes,
                     )?)
                 }
             };

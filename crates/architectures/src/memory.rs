@@ -253,6 +253,7 @@ impl Backend for Meta {
     fn gate_backward(&self, _: &mut MetaMatrix, _: &MetaMatrix) {}
 
     fn add(&self, _: &mut MetaMatrix, _: &MetaMatrix) {}
+    fn scale(&self, _: &mut MetaMatrix, _: f32) {}
 
     fn multiply(&self, _: &mut MetaMatrix, _: &MetaMatrix) {}
 

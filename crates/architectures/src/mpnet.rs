@@ -6,7 +6,7 @@ use crate::Error;
 use crate::attention::{FullAttention, Rows, SelfAttention};
 use crate::backend::Backend;
 use crate::bert;
-use crate::builder::Builder;
+use crate::builder::{Bias, Builder};
 use crate::config::{self, OutOfRange};
 use crate::embeddings::{EmbeddingNames, EmbeddingSizes, Embeddings};
 use crate::encoder::Encoder;
@@ -86,8 +86,14 @@ impl Config {
             let prefix = format!("mpnet.encoder.layer.{index}");
             let rows = Rows::of_layer(index, layers);
             let projections = LAYER.projections(&prefix);
-            let attention =
-                FullAttention::build(builder, projections, sizes.hidden, sizes.heads, rows)?;
+            let attention = FullAttention::build(
+                builder,
+                projections,
+                sizes.hidden,
+                sizes.heads,
+                rows,
+                Bias::Yes,
+            )?;
             let name = "mpnet.encoder.relative_attention_bias.weight";
             let table = builder.tensor(name, &[BUCKETS, bert.num_attention_heads])?;
             let buckets = builder.backend.indices(buckets.clone());

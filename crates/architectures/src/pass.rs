@@ -14,7 +14,7 @@ pub(crate) struct Site {
 /// into micro-batches changes no mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pass {
-    /// Whether dropout is on.
+    /// Whether this is training: dropout is on, and BigBird sees random blocks.
     pub dropout: bool,
     /// The run's seed.
     pub seed: u64,
@@ -60,6 +60,8 @@ pub struct Batch<B: Backend> {
     pub(crate) first_tokens: B::Indices,
     /// 0, 1, …, B: one query per sequence [B + 1].
     pub(crate) cu_first: B::Indices,
+    /// Tokens of each sequence `[B]`.
+    pub(crate) lengths: Vec<u32>,
     pub(crate) tokens: usize,
     pub(crate) sequences: usize,
 }
@@ -73,7 +75,8 @@ impl<B: Backend> Batch<B> {
         assert!(cu_seqlens.first() == Some(&0) && cu_seqlens.last() == Some(&(ids.len() as u32)));
         assert!(cu_seqlens.is_sorted_by(|a, b| a < b), "a sequence is empty");
         let sequences = cu_seqlens.len() - 1;
-        let positions = cu_seqlens.windows(2).flat_map(|w| 0..w[1] - w[0]).collect();
+        let lengths: Vec<u32> = cu_seqlens.windows(2).map(|w| w[1] - w[0]).collect();
+        let positions = lengths.iter().flat_map(|&length| 0..length).collect();
         Batch {
             ids: backend.indices(ids.to_vec()),
             positions: backend.indices(positions),
@@ -81,6 +84,7 @@ impl<B: Backend> Batch<B> {
             cu_seqlens: backend.indices(cu_seqlens.to_vec()),
             first_tokens: backend.indices(cu_seqlens[..sequences].to_vec()),
             cu_first: backend.indices((0..=sequences as u32).collect()),
+            lengths,
             tokens: ids.len(),
             sequences,
         }

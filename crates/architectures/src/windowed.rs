@@ -5,7 +5,7 @@
 use crate::Error;
 use crate::attention::{Inputs, Projections, ProjectionsSaved, Rows};
 use crate::backend::{AttentionSaved, AttentionShape, Backend, Pattern, Shape};
-use crate::builder::Builder;
+use crate::builder::{Bias, Builder};
 use crate::parameters::Parameters;
 use crate::pass::{Batch, Pass, Site};
 use kernels::Dropout;
@@ -52,8 +52,8 @@ impl<B: Backend> WindowedAttention<B> {
         dropout: f32,
     ) -> Result<WindowedAttention<B>, Error> {
         Ok(WindowedAttention {
-            local: Projections::build(builder, local, hidden, Rows::All)?,
-            global: Projections::build(builder, global, hidden, Rows::First)?,
+            local: Projections::build(builder, local, hidden, Rows::All, Bias::Yes)?,
+            global: Projections::build(builder, global, hidden, Rows::First, Bias::Yes)?,
             reach,
             heads,
             dropout,

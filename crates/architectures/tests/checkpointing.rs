@@ -6,8 +6,8 @@ use architectures::{
 };
 use std::path::Path;
 
-/// Fixtures, of which one shares layers, one adds biases to the scores, one sees windows and two
-/// normalise the inputs of their layers, with methods; the last trains nothing below layer 1.
+/// Fixtures, of which one shares layers, one adds biases to the scores, one sees windows, one
+/// blocks, and two normalise the inputs of their layers, with methods; the last trains nothing below layer 1.
 fn cases() -> Vec<(&'static str, Method)> {
     let lora =
         |target_modules| Method::Lora(LoraConfig { target_modules, ..LoraConfig::default() });
@@ -17,6 +17,7 @@ fn cases() -> Vec<(&'static str, Method)> {
         "albert/model",
         "mpnet/model",
         "longformer/model",
+        "big_bird/model",
         "modernbert/model",
         "modernbert_biased/model",
     ];
@@ -30,7 +31,8 @@ fn gradients(fixture: &str, method: &Method, gradient_checkpointing: bool) -> Ve
     let backend = Cpu::new(Isa::Scalar, Precision::F32, Quantization::None);
     let mut model = SequenceClassifier::load(&backend, &folder, 2, method, 3).expect("a model");
     model.gradient_checkpointing = gradient_checkpointing;
-    let batch = Batch::new(&backend, &[2, 7, 9, 11, 3, 2, 5, 3], &[0, 5, 8]);
+    let ids: Vec<u32> = (0..43).map(|i| 2 + i * i % 10).collect();
+    let batch = Batch::new(&backend, &ids, &[0, 40, 43]);
     let pass = Pass { dropout: true, seed: 1, step: 0, first_token: 0, first_sequence: 0 };
     let (logits, saved) = model.forward(&backend, &pass, &batch);
     let (_, dlogits) = backend.cross_entropy(&logits, &backend.indices(vec![1, 0]), &[], 2.0);

@@ -62,3 +62,8 @@ pub fn add_bias(y: &mut [f32], bias: &[f32]) {
         }
     });
 }
+
+/// `y ← by·y`.
+pub fn scale(y: &mut [f32], by: f32) {
+    threads::for_each(y.chunks_mut(4096), |y| y.iter_mut().for_each(|y| *y *= by));
+}

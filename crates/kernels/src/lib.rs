@@ -32,7 +32,7 @@ pub use attention::{Attention, AttentionInputs, attention, attention_backward};
 pub use binary_cross_entropy::binary_cross_entropy;
 pub use cross_entropy::cross_entropy;
 pub use dropout::{Dropout, Stream, dropout};
-pub use elementwise::{add, add_bias, sum_of_squares};
+pub use elementwise::{add, add_bias, scale, sum_of_squares};
 pub use embedding::{gather_rows, scatter_add_rows, set_rows};
 pub use gate::{gate, gate_backward};
 pub use gemm::{
