@@ -61,7 +61,7 @@ pub use error::Error;
 pub use family::Family;
 pub use kernels::{Activation, ISA_VARIABLE, Isa, IsaError, Precision, Threads};
 pub use lora::{LoraConfig, Method, TargetKeyword, TargetModules};
-pub use memory::step_bytes;
+pub use memory::{parameter_counts, step_bytes};
 pub use merged::Merged;
 pub use optimizer::{AdamWSettings, Optimizer};
 pub use parameters::{Parameter, Parameters};

@@ -47,6 +47,20 @@ pub fn step_bytes(
     Ok((meta.count.most.load(Ordering::Relaxed) - before) * size_of::<f32>())
 }
 
+/// How many numbers of a network are trained, and how many are frozen, without its weights.
+///
+/// # Errors
+/// The method does not fit the network.
+pub fn parameter_counts(
+    config: &Config,
+    labels: usize,
+    method: &Method,
+) -> Result<(usize, usize), Error> {
+    let (meta, blank) = (Meta::default(), Checkpoint::blank());
+    let model = SequenceClassifier::build(&meta, config.clone(), &blank, labels, method, 0)?;
+    Ok((model.parameters.count(), model.frozen))
+}
+
 /// A backend whose buffers hold no numbers; it counts how many they would have held at most.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Meta {

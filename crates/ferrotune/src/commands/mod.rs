@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 pub mod bench;
+pub mod benchmark;
 pub mod export;
 pub mod predict;
 pub mod quantize;

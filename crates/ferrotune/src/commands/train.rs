@@ -4,6 +4,7 @@
 //! → test the last and the best model → table and report.
 
 use crate::artifact;
+use crate::benchmark::outcome::REPORT;
 use crate::cli::TrainArguments;
 use crate::config::{Config, ThresholdRule, environment};
 use crate::device::Device;
@@ -385,6 +386,7 @@ impl Job {
             (self.folder.path().join("report.html"), self.folder.path().join("report.md"));
         durable::write(&html, report::html(&content)?.as_bytes())?;
         durable::write(&markdown, report::markdown(&content).as_bytes())?;
+        artifact::write_json(&self.folder.path().join(REPORT), &content)?;
         recorder.artifact(&html, "")?;
         recorder.artifact(&best_folder, "best")?;
         if let Some(table) = table {

@@ -303,10 +303,10 @@ fn short(value: f64) -> String {
 }
 
 /// A value between 0 and 1, and its interval.
-pub(super) type Whisker = (f64, Option<(f64, f64)>);
+pub type Whisker = (f64, Option<(f64, f64)>);
 
 /// Two values with their intervals, one above the other, on a scale from `start` to 1.
-pub(super) fn whiskers(values: [Option<Whisker>; 2], start: f64) -> String {
+pub fn whiskers(values: [Option<Whisker>; 2], start: f64) -> String {
     let across = |v: f64| 6.0 + (v.clamp(start, 1.0) - start) / (1.0 - start) * 168.0;
     let mut svg = String::from(
         r#"<svg class="whiskers" viewBox="0 0 180 34" aria-hidden="true"><path class="grid" d="M6 33H174M6 29v4M90 29v4M174 29v4"/>"#,

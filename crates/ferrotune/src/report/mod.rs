@@ -10,6 +10,8 @@ mod markdown;
 mod tests;
 mod view;
 
+pub use chart::whiskers;
+
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment as Templates};
 use serde::Serialize;
