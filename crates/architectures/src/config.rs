@@ -103,8 +103,8 @@ impl Config {
 pub(crate) const LARGEST: usize = 1 << 24;
 /// As [`LARGEST`], for the width of a token's vector.
 pub(crate) const WIDEST: usize = 1 << 16;
-/// As [`LARGEST`], for the feed-forward's inner vector.
-pub(crate) const WIDEST_INNER: usize = 1 << 18;
+/// As [`LARGEST`], for the feed-forward's inner vector; products in integers take no longer ones.
+pub(crate) const WIDEST_INNER: usize = kernels::Int8Matrix::MOST_COLUMNS;
 /// As [`LARGEST`], for layers.
 pub(crate) const DEEPEST: usize = 1 << 10;
 /// As [`LARGEST`], for attention heads.

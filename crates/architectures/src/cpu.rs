@@ -187,7 +187,7 @@ impl Backend for Cpu {
                 CpuWeight::Quantized(QuantizedMatrix::Nf4(matrix))
             }
             Quantization::Int8 => {
-                let matrix = Int8Matrix::quantize(&weight, input);
+                let matrix = Int8Matrix::quantize(self.isa, &weight, input);
                 CpuWeight::Quantized(QuantizedMatrix::Int8(matrix))
             }
         }

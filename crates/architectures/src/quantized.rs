@@ -22,7 +22,8 @@ pub enum Quantization {
     None,
     /// 4-bit NormalFloat, blocks of 64, double quantisation.
     Nf4,
-    /// 8-bit integers with a scale per row.
+    /// 8-bit integers with a scale per row, by which forward multiplies activations rounded to such
+    /// integers (LLM.int8(), Dettmers et al. 2022).
     Int8,
 }
 

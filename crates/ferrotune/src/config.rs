@@ -26,7 +26,8 @@ pub struct Config {
     pub seed: u64,
     /// `lora`, or `full` to train every weight.
     pub method: MethodName,
-    /// Frozen weights in memory, with `method = "lora"`: `none`, `nf4` (4 bits, QLoRA) or `int8`.
+    /// Frozen weights in memory, with `method = "lora"`: `none`, `nf4` (4 bits, QLoRA) or `int8`
+    /// (8 bits, in which forward's products are computed too).
     pub quantization: Quantization,
     /// `auto` (bf16-mixed where the processor has bf16 products), `32-true` or `bf16-mixed`.
     pub precision: PrecisionName,

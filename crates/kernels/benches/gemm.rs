@@ -1,12 +1,17 @@
 //! GEMM at the shapes of RoBERTa-base against the machine's limit:
 //!
-//!     cargo bench -p kernels --bench gemm [-- THREADS]
+//!     cargo bench -p kernels --bench gemm [-- [THREADS] [f32|bf16|int8]...]
 //!
 //! The limit is a loop of nothing but multiply-adds on registers, measured in the same run on the
-//! same threads. Time includes everything a call does: copying and rounding the activations too.
+//! same threads. Time includes everything a call does: copying and rounding the activations too, to
+//! 8-bit integers where those are multiplied (billions of operations per second then, not of floating
+//! point). One number in a thousand is an outlier that integers leave to f32.
 //! A speed is the median of several calls, the limit the best of as many, measured in turn.
 
-use kernels::{Epilogue, Isa, Matrix, PackedMatrix, Precision, Threads, gemm};
+use kernels::{
+    Epilogue, Int8Matrix, Isa, Matrix, PackedMatrix, Precision, QuantizedMatrix, Right, Threads,
+    gemm,
+};
 use std::time::Instant;
 
 const SHAPES: [(usize, usize); 3] = [(768, 768), (768, 3072), (3072, 768)];
@@ -14,40 +19,71 @@ const TOKENS: [usize; 4] = [256, 1024, 4096, 8192];
 const REPEATS: usize = 15;
 
 fn main() {
-    let threads = std::env::args().filter_map(|argument| argument.parse().ok()).next();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let threads = arguments.iter().find_map(|argument| argument.parse().ok());
+    let named = |inputs: Inputs| format!("{inputs:?}").to_lowercase();
+    let all = [Inputs::F32, Inputs::Bf16, Inputs::Int8];
+    let mut chosen: Vec<Inputs> =
+        all.into_iter().filter(|inputs| arguments.contains(&named(*inputs))).collect();
+    if chosen.is_empty() {
+        chosen.extend(all);
+    }
     let isa = Isa::detect().expect("an instruction set");
     let threads = Threads::new(threads).expect("threads");
     println!("{isa}, {} threads", threads.count());
-    println!("precision  tokens × in × out        GFLOP/s   limit   share");
-    for precision in [Precision::F32, Precision::Bf16] {
+    println!("inputs  tokens × in × out        GFLOP/s   limit   share");
+    for inputs in chosen {
         for (input, out) in SHAPES {
             for tokens in TOKENS {
-                measure(isa, precision, &threads, (tokens, input, out));
+                measure(isa, inputs, &threads, (tokens, input, out));
             }
         }
     }
 }
 
-fn measure(isa: Isa, precision: Precision, threads: &Threads, (m, k, n): (usize, usize, usize)) {
+/// What is multiplied.
+#[derive(Clone, Copy, Debug)]
+enum Inputs {
+    F32,
+    Bf16,
+    Int8,
+}
+
+/// A packed weight.
+enum Weight {
+    Packed(PackedMatrix),
+    Int8(QuantizedMatrix),
+}
+
+fn measure(isa: Isa, inputs: Inputs, threads: &Threads, (m, k, n): (usize, usize, usize)) {
     let numbers = |count: usize| (0..count).map(|i| (i % 13) as f32 * 0.1 - 0.6).collect();
-    let (a, b): (Vec<f32>, Vec<f32>) = (numbers(m * k), numbers(k * n));
+    let (mut a, w): (Vec<f32>, Vec<f32>) = (numbers(m * k), numbers(n * k));
+    a.iter_mut().step_by(1009).for_each(|x| *x *= 20.0);
     let mut c = vec![0.0; m * n];
-    let packed = PackedMatrix::new(isa, precision, Matrix::new(&b, k, n));
+    let precision = if let Inputs::Bf16 = inputs { Precision::Bf16 } else { Precision::F32 };
+    let weight = match inputs {
+        Inputs::Int8 => Weight::Int8(QuantizedMatrix::Int8(Int8Matrix::quantize(isa, &w, k))),
+        _ => Weight::Packed(PackedMatrix::new(isa, precision, Matrix::new(&w, n, k).transposed())),
+    };
+    let right = match &weight {
+        Weight::Packed(packed) => Right::Packed(packed),
+        Weight::Int8(weight) => Right::Quantized { weight, transposed: true, precision },
+    };
     let work = 2.0 * (m * k * n) as f64;
     let (mut speeds, mut limits) = (Vec::new(), Vec::new());
     for _ in 0..=REPEATS {
-        limits.push(limit(isa, precision, threads.count()));
+        limits.push(limit(isa, inputs, threads.count()));
         let a = Matrix::new(&a, m, k);
         let started = Instant::now();
-        threads.run(|| gemm(isa, a, &packed, &mut c, Epilogue::default()));
+        threads.run(|| gemm(isa, a, right, &mut c, Epilogue::default()));
         speeds.push(work / started.elapsed().as_secs_f64() * 1e-9);
     }
     std::hint::black_box(&c);
     // The limit is the best seen: a loop that shared its core with another one tells less.
     let (speed, limit) = (median(&mut speeds[1..]), limits.into_iter().fold(0.0, f64::max));
-    let name = format!("{precision:?}");
+    let name = format!("{inputs:?}");
     let share = 100.0 * speed / limit;
-    println!("{name:9}  {m:5} × {k:4} × {n:4}      {speed:9.1} {limit:7.1}   {share:4.0} %");
+    println!("{name:6}  {m:5} × {k:4} × {n:4}      {speed:9.1} {limit:7.1}   {share:4.0} %");
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -56,15 +92,24 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 /// GFLOP/s of a register-only loop on this many threads.
-fn limit(isa: Isa, precision: Precision, threads: usize) -> f64 {
+fn limit(isa: Isa, inputs: Inputs, threads: usize) -> f64 {
     const STEPS: usize = 1 << 20;
-    let steps = || match (isa, precision) {
+    let steps = || match (isa, inputs) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `Isa::detect` found the instruction set.
-        (Isa::Avx512Bf16, Precision::Bf16) => unsafe { x86::bf16(STEPS) },
+        (Isa::Avx512Bf16, Inputs::Bf16) => unsafe { x86::bf16(STEPS) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        (Isa::Avx512Bf16 | Isa::Avx512, _) => unsafe { x86::avx512(STEPS) },
+        (Isa::Avx512Bf16 | Isa::Avx512Vnni, Inputs::Int8) => unsafe { x86::vnni(STEPS) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        (Isa::Avx512, Inputs::Int8) => unsafe { x86::int8_avx512(STEPS) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        (Isa::Avx2, Inputs::Int8) => unsafe { x86::int8_avx2(STEPS) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        (Isa::Avx512Bf16 | Isa::Avx512Vnni | Isa::Avx512, _) => unsafe { x86::avx512(STEPS) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         (Isa::Avx2, _) => unsafe { x86::avx2(STEPS) },
@@ -147,6 +192,70 @@ mod x86 {
         for _ in 0..steps {
             for sum in &mut sums {
                 *sum = _mm512_dpbf16_ps(*sum, x, y);
+            }
+        }
+        std::hint::black_box(sums);
+        (2 * 32 * sums.len()) as f64
+    }
+
+    /// # Safety
+    /// The processor has AVX-512 F and VNNI.
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub(super) unsafe fn vnni(steps: usize) -> f64 {
+        let mut sums = [_mm512_setzero_si512(); 24];
+        let x = std::hint::black_box(_mm512_set1_epi8(3));
+        let y = std::hint::black_box(_mm512_set1_epi8(-5));
+        for _ in 0..steps {
+            for sum in &mut sums {
+                *sum = _mm512_dpbusd_epi32(*sum, x, y);
+            }
+        }
+        std::hint::black_box(sums);
+        (2 * 64 * sums.len()) as f64
+    }
+
+    /// Signs are moved from one factor to the other for every product, as they have to be.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 F and BW.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub(super) unsafe fn int8_avx512(steps: usize) -> f64 {
+        let mut sums = [_mm512_setzero_si512(); 16];
+        let x = std::hint::black_box(_mm512_set1_epi8(3));
+        let mut y = std::hint::black_box(_mm512_set1_epi8(-5));
+        let signs = std::hint::black_box(0x5555);
+        let (ones, zero) = (std::hint::black_box(_mm512_set1_epi16(1)), _mm512_setzero_si512());
+        for _ in 0..steps {
+            for sum in &mut sums {
+                // No instruction, but y may be another one: or there would be one product for all.
+                unsafe {
+                    std::arch::asm!("/* {0} */", inout(zmm_reg) y, options(pure, nomem, nostack))
+                };
+                let pairs = _mm512_maddubs_epi16(x, _mm512_mask_sub_epi8(y, signs, zero, y));
+                *sum = _mm512_add_epi32(*sum, _mm512_madd_epi16(pairs, ones));
+            }
+        }
+        std::hint::black_box(sums);
+        (2 * 64 * sums.len()) as f64
+    }
+
+    /// As [`int8_avx512`].
+    ///
+    /// # Safety
+    /// The processor has AVX2.
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn int8_avx2(steps: usize) -> f64 {
+        let mut sums = [_mm256_setzero_si256(); 10];
+        let x = std::hint::black_box(_mm256_set1_epi8(3));
+        let mut y = std::hint::black_box(_mm256_set1_epi8(-5));
+        let ones = std::hint::black_box(_mm256_set1_epi16(1));
+        for _ in 0..steps {
+            for sum in &mut sums {
+                unsafe {
+                    std::arch::asm!("/* {0} */", inout(ymm_reg) y, options(pure, nomem, nostack))
+                };
+                let pairs = _mm256_maddubs_epi16(x, _mm256_sign_epi8(y, x));
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
             }
         }
         std::hint::black_box(sums);

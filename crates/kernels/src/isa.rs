@@ -14,7 +14,9 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ, VL: 16 lanes.
     Avx512,
-    /// AVX-512 with native bf16 dot products.
+    /// AVX-512 with native dot products of 8-bit integers.
+    Avx512Vnni,
+    /// AVX-512 with native dot products of 8-bit integers and of bf16 numbers.
     Avx512Bf16,
 }
 
@@ -22,7 +24,10 @@ pub enum Isa {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum IsaError {
     /// The name is none of ours.
-    #[error("FERROTUNE_ISA is `{0}`, but must be scalar, neon, avx2, avx512 or avx512bf16")]
+    #[error(
+        "FERROTUNE_ISA is `{0}`, but must be scalar, neon, avx2, avx512, avx512vnni or \
+             avx512bf16"
+    )]
     Unknown(String),
     /// This processor lacks it.
     #[error("FERROTUNE_ISA is `{0}`, but this processor has only {1}")]
@@ -34,7 +39,8 @@ pub const ISA_VARIABLE: &str = "FERROTUNE_ISA";
 
 impl Isa {
     /// All of them, slowest first.
-    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
+    pub const ALL: [Isa; 6] =
+        [Isa::Scalar, Isa::Neon, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Avx512Bf16];
 
     /// The best instruction set of this processor, or the one that [`ISA_VARIABLE`] names.
     ///
@@ -70,7 +76,11 @@ impl Isa {
                 Isa::Neon => false,
                 Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
                 Isa::Avx512 => avx512(),
-                Isa::Avx512Bf16 => avx512() && is_x86_feature_detected!("avx512bf16"),
+                Isa::Avx512Vnni => avx512() && is_x86_feature_detected!("avx512vnni"),
+                // Every processor that has bf16 products has those of integers.
+                Isa::Avx512Bf16 => {
+                    Isa::Avx512Vnni.is_available() && is_x86_feature_detected!("avx512bf16")
+                }
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -83,6 +93,15 @@ impl Isa {
     pub fn has_bf16(self) -> bool {
         self == Isa::Avx512Bf16
     }
+
+    /// Numbers per vector.
+    pub(crate) fn lanes(self) -> usize {
+        match self {
+            Isa::Scalar | Isa::Neon => 4,
+            Isa::Avx2 => 8,
+            Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => 16,
+        }
+    }
 }
 
 impl fmt::Display for Isa {
@@ -92,6 +111,7 @@ impl fmt::Display for Isa {
             Isa::Neon => "neon",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Avx512Vnni => "avx512vnni",
             Isa::Avx512Bf16 => "avx512bf16",
         })
     }

@@ -7,6 +7,7 @@
 //! read through a copy of one row block in tiles of 8 rows, the 8 units of a step side by side.
 //!
 //! A quantised B stays as it is: each task dequantises a panel at a time and packs it the same way.
+//! But `x·Wᵀ` with a W of 8-bit integers is computed in integers (see `int8.rs`).
 //!
 //! An element of C is summed in one order (K ascending, block by block) whatever the shape around
 //! it, the thread that computes it or their number: results are bit-equal for any thread count and
@@ -15,7 +16,9 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod bf16;
+mod codes;
 mod copy;
+mod int8;
 mod layout;
 mod pack;
 mod right;
@@ -24,8 +27,10 @@ mod tile;
 pub use pack::PackedMatrix;
 pub use right::Right;
 
-use crate::{Isa, Precision, threads};
-use layout::Layout;
+pub(crate) use layout::Layout;
+
+use crate::{Int8Matrix, Isa, Precision, threads};
+use codes::Codes;
 use right::Unpacked;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -110,6 +115,15 @@ pub struct LowRank<'a> {
     pub z: Matrix<'a>,
     /// B.
     pub b: &'a PackedMatrix,
+}
+
+impl LowRank<'_> {
+    /// Copies rows of z into tiles; returns their units.
+    fn copy_rows(&self, isa: Isa, rows: &Range<usize>, copy: &mut Vec<f32>) -> usize {
+        let (steps, layout) = (0..self.z.columns, self.b.layout);
+        copy::copy_rows(isa, self.z, layout, rows.start, rows.len(), steps.clone(), copy);
+        layout.units(&steps)
+    }
 }
 
 impl Default for Epilogue<'_> {
@@ -204,6 +218,10 @@ fn product(
     assert_eq!(a.columns, layout.rows, "inner dimensions differ");
     let expected = Layout::new(isa, layout.precision, layout.rows, n);
     assert_eq!(layout, expected, "B was packed for another instruction set than {isa}");
+    if let Some((weight, _)) = b.integers() {
+        let expected = Layout::of_quads(isa, layout.rows, n);
+        assert_eq!(weight.layout(), expected, "B was quantised for another instruction set");
+    }
     assert_eq!(c.len(), m * n, "C is not {m} × {n}");
     if let Some(bias) = epilogue.bias {
         assert_eq!(bias.len(), n, "bias does not have {n} columns");
@@ -227,7 +245,8 @@ fn product(
     // As many tasks for each thread, of as many rows each; where rows are few, columns are cut too.
     // Which thread computes an element does not change its bits.
     let wanted = 2 * threads::count();
-    let most = if matches!(b, Right::Packed(_)) { MC } else { MC_QUANTIZED };
+    let as_it_is = matches!(b, Right::Packed(_)) || b.integers().is_some();
+    let most = if as_it_is { MC } else { MC_QUANTIZED };
     let row_blocks = m.div_ceil(most).next_multiple_of(wanted);
     let block_rows = m.div_ceil(row_blocks).next_multiple_of(tile::ROWS).max(MC_LEAST);
     let row_blocks = m.div_ceil(block_rows);
@@ -239,7 +258,12 @@ fn product(
         let rows = block * block_rows..((block + 1) * block_rows).min(m);
         let panels = part * panels / column_parts..(part + 1) * panels / column_parts;
         // SAFETY: tasks cover disjoint blocks of C, which is borrowed mutably for this call.
-        unsafe { block_product(isa, a, b, rows, panels, output, epilogue, after) }
+        unsafe {
+            match b.integers() {
+                Some(b) => integer_product(isa, a, b, rows, panels, output, epilogue, after),
+                None => block_product(isa, a, b, rows, panels, output, epilogue, after),
+            }
+        }
     };
     let tasks = row_blocks * column_parts;
     if small {
@@ -295,6 +319,7 @@ struct Scratch {
     rows: Vec<f32>,
     thin_rows: Vec<f32>,
     unpacked: Unpacked,
+    codes: Codes,
 }
 
 fn with_scratch<R>(f: impl FnOnce(&mut Scratch) -> R) -> R {
@@ -319,17 +344,13 @@ pub(crate) unsafe fn block_product(
     after: After,
 ) {
     let layout = b.layout(isa);
-    let Scratch { rows: mut copy, mut thin_rows, mut unpacked } = with_scratch(std::mem::take);
+    let mut scratch = with_scratch(std::mem::take);
+    let Scratch { rows: copy, thin_rows, unpacked, .. } = &mut scratch;
     let last = layout.blocks().count() - 1;
     for (block, steps) in layout.blocks() {
-        copy::copy_rows(isa, a, layout, rows.start, rows.len(), steps.clone(), &mut copy);
+        copy::copy_rows(isa, a, layout, rows.start, rows.len(), steps.clone(), copy);
         let thin = epilogue.low_rank.filter(|_| block == last);
-        let thin_units = thin.map_or(0, |LowRank { z, b }| {
-            let steps = 0..z.columns;
-            let units = b.layout.units(&steps);
-            copy::copy_rows(isa, z, b.layout, rows.start, rows.len(), steps, &mut thin_rows);
-            units
-        });
+        let thin_units = thin.map_or(0, |thin| thin.copy_rows(isa, &rows, thin_rows));
         let call = tile::Call {
             a: [copy.as_ptr(), thin_rows.as_ptr()],
             rows: rows.len(),
@@ -345,7 +366,7 @@ pub(crate) unsafe fn block_product(
         for panel in panels.clone() {
             let panel = tile::Panel {
                 data: [
-                    b.panel(isa, (block, &steps), panel, &mut unpacked),
+                    b.panel(isa, (block, &steps), panel, unpacked),
                     thin.map_or(std::ptr::null(), |thin| thin.b.panel(0, panel)),
                 ],
                 columns: layout.panel(panel),
@@ -357,7 +378,58 @@ pub(crate) unsafe fn block_product(
             unsafe { tile::panel_product(isa, &call, panel) };
         }
     }
-    with_scratch(|scratch| *scratch = Scratch { rows: copy, thin_rows, unpacked });
+    with_scratch(|kept| *kept = scratch);
+}
+
+/// As [`block_product`], in integers.
+///
+/// # Safety
+/// As there.
+#[expect(clippy::too_many_arguments, reason = "three matrices, a part of them, and what is done")]
+unsafe fn integer_product(
+    isa: Isa,
+    a: Matrix<'_>,
+    (weight, precision): (&Int8Matrix, Precision),
+    rows: Range<usize>,
+    panels: Range<usize>,
+    output: Output,
+    epilogue: Epilogue<'_>,
+    after: After,
+) {
+    let layout = weight.layout();
+    let mut scratch = with_scratch(std::mem::take);
+    let Scratch { thin_rows, codes, .. } = &mut scratch;
+    codes.fill(isa, a, rows.clone(), int8::flip(isa));
+    let thin = epilogue.low_rank;
+    let thin_units = thin.map_or(0, |thin| thin.copy_rows(isa, &rows, thin_rows));
+    let call = tile::Call {
+        a: [std::ptr::null(), thin_rows.as_ptr()],
+        rows: rows.len(),
+        units: [layout.units(&(0..layout.rows)), thin_units],
+        c: output.data,
+        first_row: rows.start,
+        row_stride_c: output.row_stride,
+        alpha: epilogue.alpha,
+        accumulate: epilogue.accumulate,
+        bias: epilogue.bias,
+        after,
+    };
+    let integers = int8::Integers { codes, weight, precision };
+    for panel in panels {
+        let panel = tile::Panel {
+            data: [
+                weight.panel(panel),
+                thin.map_or(std::ptr::null(), |thin| thin.b.panel(0, panel)),
+            ],
+            columns: layout.panel(panel),
+            #[cfg(target_arch = "x86_64")]
+            paired: false,
+        };
+        // SAFETY: codes and copy cover the rows, rounded up to whole tiles; the panels are packed
+        // for this instruction set; the caller vouches for C.
+        unsafe { int8::panel_product(isa, &call, panel, &integers) };
+    }
+    with_scratch(|kept| *kept = scratch);
 }
 
 #[cfg(test)]

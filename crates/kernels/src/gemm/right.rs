@@ -3,7 +3,7 @@
 use super::layout::Layout;
 use super::pack::{PackPanel, PackedMatrix};
 use super::{KC, Matrix};
-use crate::quantized::QuantizedMatrix;
+use crate::quantized::{Int8Matrix, QuantizedMatrix};
 use crate::{Isa, Precision};
 use std::ops::Range;
 
@@ -13,7 +13,8 @@ pub enum Right<'a> {
     /// In panels already.
     Packed(&'a PackedMatrix),
     /// A quantised W [out, in], as Wᵀ for `x·Wᵀ` or as it is for `dy·W`; its numbers are rounded to
-    /// this precision.
+    /// this precision. `x·Wᵀ` with 8-bit integers rounds x to such integers instead, row by row, but
+    /// for its outliers (LLM.int8()).
     Quantized {
         /// W.
         weight: &'a QuantizedMatrix,
@@ -33,7 +34,19 @@ impl<'a> From<&'a PackedMatrix> for Right<'a> {
 /// Steps of K that are dequantised at a time: with a panel's columns they stay in the L1 cache.
 const STRIP: usize = 128;
 
-impl Right<'_> {
+impl<'a> Right<'a> {
+    /// The weight whose product is computed in integers, and the precision of what is added to it.
+    pub(super) fn integers(&self) -> Option<(&'a Int8Matrix, Precision)> {
+        match *self {
+            Right::Quantized {
+                weight: QuantizedMatrix::Int8(weight),
+                transposed: true,
+                precision,
+            } => Some((weight, precision)),
+            _ => None,
+        }
+    }
+
     pub(super) fn layout(&self, isa: Isa) -> Layout {
         match self {
             Right::Packed(packed) => packed.layout,

@@ -233,16 +233,18 @@ fn a_quantised_matrix_multiplies_as_its_dequantised_numbers() {
     // Strips, panels and blocks end inside; blocks of 64 straddle rows.
     for (m, out, input) in [(5, 100, 70), (3, 49, 2 * KC + 9), (70, KC + 5, 33)] {
         let dense = numbers(out * input, 3);
-        let weights = [
-            QuantizedMatrix::Nf4(Nf4Matrix::quantize(&dense, input, true)),
-            QuantizedMatrix::Int8(Int8Matrix::quantize(&dense, input)),
-        ];
-        for (weight, isa) in weights.iter().flat_map(|w| available().map(move |isa| (w, isa))) {
+        for (isa, is_nf4) in available().flat_map(|isa| [(isa, true), (isa, false)]) {
+            let weight = &if is_nf4 {
+                QuantizedMatrix::Nf4(Nf4Matrix::quantize(&dense, input, true))
+            } else {
+                QuantizedMatrix::Int8(Int8Matrix::quantize(isa, &dense, input))
+            };
             let mut plain = vec![0.0; out * input];
             weight.dequantize(isa, 0..out, 0..input, &mut plain);
             let plain = Matrix::new(&plain, out, input);
             for precision in [Precision::F32, Precision::Bf16] {
-                for transposed in [true, false] {
+                // W of integers is not dequantised for x·Wᵀ.
+                for transposed in [is_nf4, false] {
                     let dense = if transposed { plain.transposed() } else { plain };
                     let a = numbers(m * dense.rows, 4);
                     let a = Matrix::new(&a, m, dense.rows);

@@ -143,7 +143,7 @@ pub(super) trait Product<S: Simd> {
     }
 }
 
-struct F32;
+pub(super) struct F32;
 
 impl<S: Simd> Product<S> for F32 {
     #[inline(always)]
@@ -155,7 +155,7 @@ impl<S: Simd> Product<S> for F32 {
 
 /// Each unit is a pair of bf16; products of pairs are summed in f32.
 #[cfg(target_arch = "x86_64")]
-struct Bf16Pair;
+pub(super) struct Bf16Pair;
 
 #[cfg(target_arch = "x86_64")]
 impl Product<crate::simd::Avx512> for Bf16Pair {
@@ -193,20 +193,34 @@ unsafe fn rows<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(
             if call.units[1] > 0 {
                 sums = P::tile::<MR, NV>(at(1), panel.data[1], call.units[1], sums);
             }
-            // One loop for each: a choice per vector would cost a per cent.
-            match call.after {
-                After::Nothing => store::<S, MR, NV>(call, panel, i, &sums, Plain),
-                After::Times { factors } => {
-                    store::<S, MR, NV>(call, panel, i, &sums, Times { factors })
-                }
-                After::Gelu { slope } if slope.is_null() => {
-                    store::<S, MR, NV>(call, panel, i, &sums, Gelu)
-                }
-                After::Gelu { slope } => {
-                    store::<S, MR, NV>(call, panel, i, &sums, GeluAndSlope { slope })
-                }
-            }
+            finish::<S, MR, NV>(call, panel, i, &sums);
             i += MR;
+        }
+    }
+}
+
+/// Does with a tile's sums what comes after, and stores them.
+#[inline(always)]
+pub(super) unsafe fn finish<S: Simd, const MR: usize, const NV: usize>(
+    call: &Call<'_>,
+    panel: &Panel,
+    row: usize,
+    sums: &[[S::F; NV]; MR],
+) {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        // One loop for each: a choice per vector would cost a per cent.
+        match call.after {
+            After::Nothing => store::<S, MR, NV>(call, panel, row, sums, Plain),
+            After::Times { factors } => {
+                store::<S, MR, NV>(call, panel, row, sums, Times { factors })
+            }
+            After::Gelu { slope } if slope.is_null() => {
+                store::<S, MR, NV>(call, panel, row, sums, Gelu)
+            }
+            After::Gelu { slope } => {
+                store::<S, MR, NV>(call, panel, row, sums, GeluAndSlope { slope })
+            }
         }
     }
 }
@@ -214,7 +228,7 @@ unsafe fn rows<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(
 /// Asks for what the tile at `row` will be stored to and combined with, while its sums are computed:
 /// stores that wait for memory would hold up the next tile.
 #[inline(always)]
-unsafe fn fetch_targets<S: Simd, const MR: usize, const NV: usize>(
+pub(super) unsafe fn fetch_targets<S: Simd, const MR: usize, const NV: usize>(
     call: &Call<'_>,
     panel: &Panel,
     row: usize,

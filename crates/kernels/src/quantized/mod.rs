@@ -1,10 +1,12 @@
-//! Frozen weights in 4 or 8 bits a number. A product dequantises them a panel at a time.
+//! Frozen weights in 4 or 8 bits a number. A product dequantises them a panel at a time; but `x·Wᵀ`
+//! with 8-bit integers is computed in integers.
 
 mod dynamic;
 mod int8;
 mod nf4;
 
 pub use int8::Int8Matrix;
+pub(crate) use int8::QUAD;
 pub use nf4::{NF4_CODE, Nf4Absmax, Nf4Matrix, StoredType};
 
 use crate::Isa;

@@ -69,6 +69,19 @@ pub(crate) trait Simd: Copy + 'static {
 
     /// `LANES` integers as numbers.
     unsafe fn from_i8(p: *const i8) -> Self::F;
+    /// The integers whose bits the lanes hold, as numbers.
+    unsafe fn from_i32(bits: Self::F) -> Self::F;
+    /// Integer `byte < 4` of each of `LANES` groups of four, as numbers.
+    unsafe fn from_quads(p: *const i8, byte: usize) -> Self::F;
+    /// Bits of 4·LANES numbers in −127..=127, rounded to nearest even: four neighbours in each lane,
+    /// the first in the lowest byte; bits of `flip` are inverted in every lane. Numbers out of range
+    /// give any integer.
+    unsafe fn to_quads(x: [Self::F; 4], flip: u32) -> Self::F;
+    /// Lane by lane the bits of `c + Σ aᵢ·bᵢ` over the four integers of a lane, none of them −128; `c`
+    /// and the result are 32-bit integers, exact where they do not overflow.
+    unsafe fn dot_quads(a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// The magnitudes below `limit`, 0 in the other lanes, NaN's too, which are the set bits.
+    unsafe fn below(x: Self::F, limit: f32) -> (Self::F, u32);
     /// Table entries by the `LANES` half bytes from `p` on, the high half of a byte first.
     unsafe fn lookup_nibbles(table: &[f32; 16], p: *const u8) -> Self::F;
 
@@ -104,7 +117,7 @@ pub(crate) fn run<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         Isa::Avx2 => unsafe { x86::run_avx2(kernel) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Isa::Avx512 | Isa::Avx512Bf16 => unsafe { x86::run_avx512(kernel) },
+        Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 => unsafe { x86::run_avx512(kernel) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
         Isa::Neon => unsafe { kernel.run::<neon::Neon>() },

@@ -62,6 +62,7 @@ impl Simd for Neon {
         // The scalar variant's order.
         sum(a: F) -> f32 = vaddv_f32(vadd_f32(vget_low_f32(a), vget_high_f32(a)));
         maximum(a: F) -> f32 = vmaxnmvq_f32(a);
+        from_i32(bits: F) -> F = vcvtq_f32_s32(vreinterpretq_s32_f32(bits));
         splat_u(x: u32) -> U = vdupq_n_u32(x);
         count_from(start: u32) -> U = vaddq_u32(vdupq_n_u32(start), vld1q_u32([0, 1, 2, 3].as_ptr()));
         xor_u(a: U, b: U) -> U = veorq_u32(a, b);
@@ -138,6 +139,47 @@ impl Simd for Neon {
         unsafe {
             let bytes = vcreate_s8(u64::from(p.cast::<u32>().read_unaligned()));
             vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))
+        }
+    }
+    #[inline(always)]
+    unsafe fn from_quads(p: *const i8, byte: usize) -> F {
+        // SAFETY: the caller vouches for the instruction set and for 16 readable bytes.
+        unsafe {
+            let x = vreinterpretq_s32_s8(vld1q_s8(p));
+            let x = vshlq_s32(x, vdupq_n_s32(24 - 8 * byte as i32));
+            vcvtq_f32_s32(vshrq_n_s32::<24>(x))
+        }
+    }
+    #[inline(always)]
+    unsafe fn to_quads(x: [F; 4], flip: u32) -> F {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let [a, b, c, d] = x;
+            let (a, b) = (vmovn_s32(vcvtnq_s32_f32(a)), vmovn_s32(vcvtnq_s32_f32(b)));
+            let (c, d) = (vmovn_s32(vcvtnq_s32_f32(c)), vmovn_s32(vcvtnq_s32_f32(d)));
+            let bytes = vcombine_s8(vmovn_s16(vcombine_s16(a, b)), vmovn_s16(vcombine_s16(c, d)));
+            vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_s8(bytes), vdupq_n_u32(flip)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_quads(a: F, b: F, c: F) -> F {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let (a, b) = (vreinterpretq_s8_f32(a), vreinterpretq_s8_f32(b));
+            let low = vmull_s8(vget_low_s8(a), vget_low_s8(b));
+            // Pairs: at most 2·127², which 16 bits hold.
+            let pairs = vpaddq_s16(low, vmull_high_s8(a, b));
+            vreinterpretq_f32_s32(vpadalq_s16(vreinterpretq_s32_f32(c), pairs))
+        }
+    }
+    #[inline(always)]
+    unsafe fn below(x: F, limit: f32) -> (F, u32) {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let x = vabsq_f32(x);
+            let below = vcltq_f32(x, vdupq_n_f32(limit));
+            let bits = vbicq_u32(vld1q_u32([1, 2, 4, 8].as_ptr()), below);
+            (masked(below, x), vaddvq_u32(bits))
         }
     }
     #[inline(always)]

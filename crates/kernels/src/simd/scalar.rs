@@ -18,6 +18,10 @@ fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
     }
 }
 
+/// 1.5·2²³. Adding it rounds |a| < 2²² to even, without a library call, and leaves the integer in the
+/// low bits.
+const MAGIC: f32 = 12_582_912.0;
+
 // SAFETY of every block below: pointers are valid for the lanes touched, as `Simd` demands.
 impl Simd for Scalar {
     const LANES: usize = 4;
@@ -33,6 +37,44 @@ impl Simd for Scalar {
     unsafe fn from_i8(p: *const i8) -> F {
         // SAFETY: see above.
         unsafe { p.cast::<[i8; 4]>().read_unaligned() }.map(f32::from)
+    }
+    #[inline(always)]
+    unsafe fn from_i32(bits: F) -> F {
+        bits.map(|x| x.to_bits() as i32 as f32)
+    }
+    #[inline(always)]
+    unsafe fn from_quads(p: *const i8, byte: usize) -> F {
+        // SAFETY: see above.
+        std::array::from_fn(|lane| f32::from(unsafe { *p.add(4 * lane + byte) }))
+    }
+    #[inline(always)]
+    unsafe fn to_quads(x: [F; 4], flip: u32) -> F {
+        x.map(|four| {
+            let bytes = four.map(|x| (x + MAGIC).to_bits() as u8);
+            f32::from_bits(u32::from_le_bytes(bytes) ^ flip)
+        })
+    }
+    #[inline(always)]
+    unsafe fn dot_quads(a: F, b: F, c: F) -> F {
+        let bytes = |x: f32| x.to_bits().to_le_bytes().map(|byte| i32::from(byte as i8));
+        std::array::from_fn(|i| {
+            let (a, b, c) = (bytes(a[i]), bytes(b[i]), c[i].to_bits() as i32);
+            let sum = a[0] * b[0] + a[1] * b[1] + (a[2] * b[2] + a[3] * b[3]);
+            f32::from_bits(c.wrapping_add(sum) as u32)
+        })
+    }
+    #[inline(always)]
+    unsafe fn below(x: F, limit: f32) -> (F, u32) {
+        let mut others = 0;
+        let magnitudes = std::array::from_fn(|i| {
+            if x[i].abs() < limit {
+                x[i].abs()
+            } else {
+                others |= 1 << i;
+                0.0
+            }
+        });
+        (magnitudes, others)
     }
     #[inline(always)]
     unsafe fn lookup_nibbles(table: &[f32; 16], p: *const u8) -> F {
@@ -109,8 +151,6 @@ impl Simd for Scalar {
     }
     #[inline(always)]
     unsafe fn round(a: F) -> F {
-        // Adding and taking away 1.5·2²³ rounds |a| < 2²² to even, without a library call.
-        const MAGIC: f32 = 12_582_912.0;
         std::array::from_fn(|i| (a[i] + MAGIC) - MAGIC)
     }
     #[inline(always)]

@@ -257,6 +257,131 @@ fn every_byte_is_an_integer_and_two_codes() {
     }
 }
 
+/// Sums of four products of bytes, and one of them as numbers.
+struct Quads<'a> {
+    a: &'a [[i8; 4]; N],
+    b: &'a [[i8; 4]; N],
+}
+
+impl Kernel for Quads<'_> {
+    type Output = ([f32; N], [[f32; N]; 4]);
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> Self::Output {
+        let (mut sums, mut bytes) = ([777.0; N], [[777.0; N]; 4]);
+        for lane in (0..N).step_by(S::LANES) {
+            let (a, b) = (self.a[lane..].as_ptr(), self.b[lane..].as_ptr());
+            // SAFETY: LANES groups of four bytes from `lane` on are inside the arrays; `simd::run`
+            // chose `S`.
+            unsafe {
+                let start = S::splat(f32::from_bits(-1_000_000i32 as u32));
+                let sum = S::dot_quads(S::load(a.cast()), S::load(b.cast()), start);
+                S::store(sums.as_mut_ptr().add(lane), S::from_i32(sum));
+                for (byte, bytes) in bytes.iter_mut().enumerate() {
+                    let x = S::from_quads(a.cast(), byte);
+                    S::store(bytes.as_mut_ptr().add(lane), x);
+                }
+            }
+        }
+        (sums, bytes)
+    }
+}
+
+#[test]
+fn four_products_of_bytes_are_summed_exactly() {
+    let pattern = |seed: i32| {
+        std::array::from_fn(|lane| {
+            std::array::from_fn(|i| {
+                let extreme = [127, -127, 0, 127][(lane / 4 + i * (1 + seed as usize)) % 4];
+                if lane < 8 { extreme } else { ((lane * 83 + i * 57) as i32 * seed % 128) as i8 }
+            })
+        })
+    };
+    for (a, b) in [(1, 2), (2, 1), (3, 3)].map(|(a, b)| (pattern(a), pattern(b))) {
+        for isa in available() {
+            let (sums, bytes) = run(isa, Quads { a: &a, b: &b });
+            for lane in 0..N {
+                let products = (0..4).map(|i| i32::from(a[lane][i]) * i32::from(b[lane][i]));
+                let expected = products.sum::<i32>() - 1_000_000;
+                assert_eq!(sums[lane], expected as f32, "{isa} {:?} {:?}", a[lane], b[lane]);
+                assert_eq!(bytes.map(|x| x[lane]), a[lane].map(f32::from), "{isa}");
+            }
+        }
+    }
+}
+
+/// Rounded to bytes, as they are and flipped.
+struct ToQuads<'a>(&'a [f32; 4 * N]);
+
+impl Kernel for ToQuads<'_> {
+    type Output = [[i8; 4 * N]; 2];
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> Self::Output {
+        let mut bytes = [[77; 4 * N]; 2];
+        for first in (0..4 * N).step_by(4 * S::LANES) {
+            // SAFETY: 4·LANES numbers and bytes from `first` on are inside the arrays; `simd::run`
+            // chose `S`.
+            unsafe {
+                let x = self.0.as_ptr().add(first);
+                let mut vectors = [S::splat(0.0); 4];
+                for (i, vector) in vectors.iter_mut().enumerate() {
+                    *vector = S::load(x.add(i * S::LANES));
+                }
+                for (flip, bytes) in [0, 0x8080_8080].into_iter().zip(&mut bytes) {
+                    let quads = S::to_quads(vectors, flip);
+                    S::store(bytes.as_mut_ptr().add(first).cast(), quads);
+                }
+            }
+        }
+        bytes
+    }
+}
+
+#[test]
+fn numbers_become_bytes_in_their_order() {
+    for start in [-127.0f32, -64.0, -20.0, 0.0, 95.75] {
+        let x: [f32; 4 * N] = std::array::from_fn(|i| (start + i as f32 * 0.5).min(127.0));
+        let expected = x.map(|x| x.round_ties_even() as i8);
+        for isa in available() {
+            let [plain, flipped] = run(isa, ToQuads(&x));
+            assert_eq!(plain, expected, "{isa}");
+            assert_eq!(flipped, expected.map(|x| x ^ -128), "{isa}");
+        }
+    }
+}
+
+/// Magnitudes below 3.5.
+struct Below;
+
+impl Kernel for Below {
+    type Output = ([f32; N], u32);
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> Self::Output {
+        let (mut magnitudes, mut others) = ([777.0; N], 0);
+        for lane in (0..N).step_by(S::LANES) {
+            // SAFETY: LANES numbers from `lane` on are inside the arrays; `simd::run` chose `S`.
+            unsafe {
+                let (x, bits) = S::below(S::load(A.as_ptr().add(lane)), 3.5);
+                S::store(magnitudes.as_mut_ptr().add(lane), x);
+                others |= bits << lane;
+            }
+        }
+        (magnitudes, others)
+    }
+}
+
+#[test]
+fn magnitudes_below_a_limit_are_told_from_others_and_from_nan() {
+    let below = |x: f32| x.abs() < 3.5;
+    let magnitudes = A.map(|x| if below(x) { x.abs() } else { 0.0 });
+    let others = (0..N).filter(|&i| !below(A[i])).map(|i| 1 << i).sum::<u32>();
+    for isa in available() {
+        assert_eq!(run(isa, Below), (magnitudes, others), "{isa}");
+    }
+}
+
 /// 7 where a half of `start + i` is at least `threshold`, else 0: low halves, then high ones.
 struct Halves {
     start: u32,

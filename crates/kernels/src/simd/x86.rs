@@ -114,6 +114,7 @@ impl Simd for Avx2 {
             _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
         exp2_whole(n: __m256) -> __m256 = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(
             _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127))));
+        from_i32(bits: __m256) -> __m256 = _mm256_cvtepi32_ps(_mm256_castps_si256(bits));
         splat_u(x: u32) -> __m256i = _mm256_set1_epi32(x as i32);
         count_from(start: u32) -> __m256i = _mm256_add_epi32(
             _mm256_set1_epi32(start as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -124,6 +125,49 @@ impl Simd for Avx2 {
     unsafe fn from_i8(p: *const i8) -> __m256 {
         // SAFETY: the caller vouches for the instruction set and for 8 readable bytes.
         unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn from_quads(p: *const i8, byte: usize) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set and for 32 readable bytes.
+        unsafe {
+            let left = _mm_cvtsi32_si128(24 - 8 * byte as i32);
+            let x = _mm256_sll_epi32(_mm256_loadu_si256(p.cast()), left);
+            _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(x))
+        }
+    }
+    #[inline(always)]
+    unsafe fn to_quads(x: [__m256; 4], flip: u32) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let [a, b, c, d] = x;
+            let (a, b) = (_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
+            let (c, d) = (_mm256_cvtps_epi32(c), _mm256_cvtps_epi32(d));
+            // Packing is within 128-bit halves: their groups of four come in the order of `lanes`.
+            let bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+            let lanes = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            let bytes = _mm256_permutevar8x32_epi32(bytes, lanes);
+            _mm256_castsi256_ps(_mm256_xor_si256(bytes, _mm256_set1_epi32(flip as i32)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_quads(a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
+            // |a|·(±b) summed in pairs: at most 2·127², which 16 bits hold.
+            let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(b, a));
+            let sum = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+            _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(c), sum))
+        }
+    }
+    #[inline(always)]
+    unsafe fn below(x: __m256, limit: f32) -> (__m256, u32) {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let x = _mm256_andnot_ps(_mm256_set1_ps(-0.0), x);
+            let below = _mm256_cmp_ps::<_CMP_LT_OQ>(x, _mm256_set1_ps(limit));
+            (_mm256_and_ps(below, x), !_mm256_movemask_ps(below) as u32 & 0xff)
+        }
     }
     #[inline(always)]
     unsafe fn lookup_nibbles(table: &[f32; 16], p: *const u8) -> __m256 {
@@ -226,6 +270,7 @@ impl Simd for Avx512 {
             _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127))));
         sum(a: __m512) -> f32 = _mm512_reduce_add_ps(a);
         maximum(a: __m512) -> f32 = _mm512_reduce_max_ps(a);
+        from_i32(bits: __m512) -> __m512 = _mm512_cvtepi32_ps(_mm512_castps_si512(bits));
         splat_u(x: u32) -> __m512i = _mm512_set1_epi32(x as i32);
         count_from(start: u32) -> __m512i = _mm512_add_epi32(
             _mm512_set1_epi32(start as i32),
@@ -237,6 +282,50 @@ impl Simd for Avx512 {
     unsafe fn from_i8(p: *const i8) -> __m512 {
         // SAFETY: the caller vouches for the instruction set and for 16 readable bytes.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn from_quads(p: *const i8, byte: usize) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set and for 64 readable bytes.
+        unsafe {
+            let left = _mm_cvtsi32_si128(24 - 8 * byte as i32);
+            let x = _mm512_sll_epi32(_mm512_loadu_si512(p.cast()), left);
+            _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(x))
+        }
+    }
+    #[inline(always)]
+    unsafe fn to_quads(x: [__m512; 4], flip: u32) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let [a, b, c, d] = x;
+            let (a, b) = (_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b));
+            let (c, d) = (_mm512_cvtps_epi32(c), _mm512_cvtps_epi32(d));
+            // Packing is within 128-bit quarters: their groups of four come in the order of `lanes`.
+            let bytes = _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+            let lanes = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let bytes = _mm512_permutexvar_epi32(lanes, bytes);
+            _mm512_castsi512_ps(_mm512_xor_si512(bytes, _mm512_set1_epi32(flip as i32)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn dot_quads(a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+            // |a|·(±b) summed in pairs: at most 2·127², which 16 bits hold.
+            let signed = _mm512_mask_sub_epi8(b, _mm512_movepi8_mask(a), _mm512_setzero_si512(), b);
+            let pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(a), signed);
+            let sum = _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(c), sum))
+        }
+    }
+    #[inline(always)]
+    unsafe fn below(x: __m512, limit: f32) -> (__m512, u32) {
+        // SAFETY: the caller vouches for the instruction set.
+        unsafe {
+            let x = _mm512_abs_ps(x);
+            let below = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, _mm512_set1_ps(limit));
+            (_mm512_maskz_mov_ps(below, x), u32::from(!below))
+        }
     }
     #[inline(always)]
     unsafe fn lookup_nibbles(table: &[f32; 16], p: *const u8) -> __m512 {
