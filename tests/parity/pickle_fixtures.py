@@ -6,6 +6,8 @@ FOLDER/zip.bin, FOLDER/legacy.bin: one dictionary of tensors of every kind a sta
     FOLDER/expected.safetensors with the same tensors, contiguous, in the types they have.
 FOLDER/model: a tiny BERT as Transformers writes it today; FOLDER/old: the same as it was published in
     2019 (legacy stream, gamma and beta, a pretraining head); FOLDER/sharded: the same in two shards.
+FOLDER/longformer, FOLDER/big_bird: tiny ones as they were published, with the heads that they were pretrained
+    with, for the vocabularies among the fixtures of tokenizers.
 FOLDER/corpus: pickles that do what no file of weights may do, as CPython writes them.
 """
 
@@ -19,7 +21,15 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import BertConfig, BertForPreTraining, BertModel
+from transformers import (
+    BertConfig,
+    BertForPreTraining,
+    BertModel,
+    BigBirdConfig,
+    BigBirdForPreTraining,
+    LongformerConfig,
+    LongformerForMaskedLM,
+)
 
 
 def every_kind() -> OrderedDict:
@@ -96,6 +106,21 @@ def models(folder: Path) -> None:
         assert all(torch.equal(loaded[key], value) for key, value in bare.state_dict().items()), name
 
 
+def long_models(folder: Path) -> None:
+    torch.manual_seed(6)
+    sizes = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12)
+    longformer = LongformerForMaskedLM(LongformerConfig(
+        **sizes, vocab_size=420, attention_window=8, max_position_embeddings=90, type_vocab_size=1, layer_norm_eps=1e-5,
+    ))
+    big_bird = BigBirdForPreTraining(BigBirdConfig(
+        **sizes, vocab_size=300, block_size=4, num_random_blocks=1, max_position_embeddings=128,
+    ))
+    for name, model in [("longformer", longformer), ("big_bird", big_bird)]:
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "config.json").write_text(model.config.to_json_string())
+        save(model.state_dict(), folder / name / "pytorch_model.bin", legacy=name == "big_bird")
+
+
 class Calls:
     """Pickles as a call of `function`."""
 
@@ -142,6 +167,7 @@ def main() -> None:
     plain = {k: v.detach().contiguous().clone() for k, v in tensors.items() if torch.is_tensor(v)}
     save_file(plain, folder / "expected.safetensors")
     models(folder)
+    long_models(folder)
     shutil.rmtree(folder / "corpus", ignore_errors=True)
     corpus(folder / "corpus")
 

@@ -1,6 +1,6 @@
 //! BigBird (Zaheer et al. 2020) for sequence classification, as `BigBirdForSequenceClassification`:
 //! BERT's layers, whose attention is full or of blocks, and RoBERTa's head with the network's own
-//! activation. Transformers has BERT's pooler as well and does not read it; only adapters of it are kept.
+//! activation. Transformers has BERT's pooler as well and does not read it: its tensors are kept.
 //!
 //! The results are those of Transformers for each sequence in a batch of its own. There as here a
 //! sequence too short to be cut into blocks gets full attention (there all later batches get it as
@@ -11,7 +11,7 @@ use crate::Error;
 use crate::attention::{FullAttention, Rows, SelfAttention};
 use crate::backend::Backend;
 use crate::bert;
-use crate::builder::{Bias, Builder};
+use crate::builder::{Bias, Builder, HeadLinear};
 use crate::config::{self, OutOfRange};
 use crate::embeddings::{EmbeddingNames, Embeddings};
 use crate::encoder::Encoder;
@@ -166,7 +166,14 @@ impl Config {
             initializer_range: self.bert.initializer_range,
         };
         let head = Head::build(builder, layers, labels)?;
-        builder.unread_linear("bert.pooler", self.bert.hidden_size, self.bert.hidden_size);
+        builder.unread_linear(HeadLinear {
+            name: "bert.pooler",
+            out: self.bert.hidden_size,
+            input: self.bert.hidden_size,
+            bias: Bias::Yes,
+            deviation: self.bert.initializer_range,
+            last: false,
+        })?;
         Ok(head)
     }
 }

@@ -176,11 +176,15 @@ impl<'a, B: Backend> Builder<'a, B> {
         Ok(Linear { weight, bias: self.bias(name, out, bias)?, out })
     }
 
-    /// A linear layer [out, in] of the encoder whose result nobody reads: an adapter of it is there where
-    /// the method says so, as in PEFT, and nothing else.
-    pub(crate) fn unread_linear(&mut self, name: &str, out: usize, input: usize) {
-        self.linears.push(name.to_owned());
-        self.lora(name, out, input, true);
+    /// A layer of the encoder whose result nobody reads: its tensors are there to be saved, as those of
+    /// an adapter are where the method asks for one, as in PEFT.
+    pub(crate) fn unread_linear(&mut self, layer: HeadLinear<'_>) -> Result<(), Error> {
+        if self.trains_encoder() {
+            return self.head_linear(layer).map(drop);
+        }
+        self.linears.push(layer.name.to_owned());
+        self.lora(layer.name, layer.out, layer.input, true);
+        Ok(())
     }
 
     fn weight(
