@@ -21,7 +21,8 @@ model cannot be used); 130 interrupted, with a checkpoint.
 
 Environment: FERROTUNE__SECTION__KEY sets a configuration key; FERROTUNE_ISA forces an instruction
 set (scalar, neon, avx2, avx512, avx512vnni, avx512bf16); HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE and
-PIP_INDEX_URL as usual; RUST_LOG=debug tells more.";
+PIP_INDEX_URL as usual; MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME and what else MLflow's client reads
+to reach a server; RUST_LOG=debug tells more.";
 
 /// A command.
 #[derive(Debug, Subcommand)]
@@ -34,6 +35,8 @@ pub enum Command {
     Predict(PredictArguments),
     /// Measure this machine: optimizer steps, epochs or predictions per second, and memory.
     Bench(BenchArguments),
+    /// Bring an MLflow server, or a file store, to what a run's folder records.
+    Sync(SyncArguments),
     /// Write a trained model for others to run: PEFT, Transformers, MLflow.
     Export(ExportArguments),
     /// Compare methods on a multi-label data set, over several seeds, beside published figures.
@@ -84,7 +87,7 @@ pub struct TrainArguments {
     /// AdamW's learning rate.
     #[arg(long, value_name = "LR")]
     pub learning_rate: Option<f64>,
-    /// Also record the run here: file:FOLDER writes MLflow's file store.
+    /// Also track the run here: http(s)://… is an MLflow server, file:FOLDER MLflow's file store.
     #[arg(long, value_name = "URI")]
     pub tracking_uri: Option<String>,
     /// Train on this many rows only, balanced over the classes.
@@ -234,6 +237,28 @@ Examples:
   ferrotune bench                                # RoBERTa-base shapes, LoRA r 8 on query and value
   ferrotune bench --set precision=32-true --set threads=1
   ferrotune bench epoch --config examples/unfair_tos_minilm.toml --repeats 1";
+
+/// Arguments of `sync`.
+#[derive(Debug, Args)]
+#[command(after_help = SYNC_EXAMPLES)]
+pub struct SyncArguments {
+    /// Run folder.
+    pub run: PathBuf,
+    /// Bring it here instead of to where the run was tracked.
+    #[arg(long, value_name = "URI")]
+    pub tracking_uri: Option<String>,
+    /// Send it all as a new run and delete the one that is there: for a server that has points which
+    /// the run's folder does not have.
+    #[arg(long)]
+    pub replace: bool,
+}
+
+const SYNC_EXAMPLES: &str = "\
+Sends what is missing, reads back what is there and compares. Doing it again changes nothing.
+
+Examples:
+  ferrotune sync runs/steady-otter-417-3f2a9c1d
+  ferrotune sync runs/steady-otter-417-3f2a9c1d --tracking-uri http://localhost:5000";
 
 /// A format that trained models are written in for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

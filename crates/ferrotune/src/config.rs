@@ -3,6 +3,7 @@
 //! named flags). Unknown keys are refused with the nearest known one.
 
 use crate::cli::Format;
+use crate::trackers::TrackingConfig;
 use anyhow::{Context, Result, anyhow, bail};
 use architectures::{LoraConfig, Quantization};
 use data::{DataConfig, Task};
@@ -209,16 +210,6 @@ impl SelectionMetric {
     }
 }
 
-/// Where the run is recorded besides its folder.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrackingConfig {
-    /// `file:FOLDER` writes MLflow's file store there.
-    pub uri: Option<String>,
-    /// MLflow experiment; `Default` by default.
-    pub experiment_name: Option<String>,
-}
-
 /// What is written of the best model at the end, into the run folder's `export/`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -374,9 +365,7 @@ impl Config {
         {
             bail!("training.class_weights is {weights:?}, but every weight must be positive");
         }
-        if let Some(uri) = &self.tracking.uri {
-            tracking::check_uri(uri).context("tracking.uri cannot be used")?;
-        }
+        self.tracking.check()?;
         if self.method == MethodName::Full && self.quantization != Quantization::None {
             bail!(
                 "quantization is `{}`, but method = \"full\" trains every weight, and only frozen \

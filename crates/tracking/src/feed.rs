@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::{Metric, Result, RunRecord, Status, Tracker};
+use crate::{Dataset, Metric, Result, RunRecord, Status, Tracker};
 
 /// A run's record together with the trackers that follow it.
 pub struct Run {
@@ -55,6 +55,12 @@ impl Run {
         Ok(())
     }
 
+    /// Whether a tracker lacks something that the record has, so far as is known.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.followers.iter().any(|follower| follower.behind)
+    }
+
     fn feed(&mut self, give: impl Fn(&mut dyn Tracker) -> Result<()>) {
         for follower in self.followers.iter_mut().filter(|follower| !follower.behind) {
             if let Err(error) = give(&mut *follower.tracker) {
@@ -79,8 +85,15 @@ impl Tracker for Run {
     }
 
     fn log_metrics(&mut self, metrics: &[Metric]) -> Result<()> {
+        let metrics = &self.record.redone(metrics);
         self.record.log_metrics(metrics)?;
         self.feed(|tracker| tracker.log_metrics(metrics));
+        Ok(())
+    }
+
+    fn log_dataset(&mut self, dataset: &Dataset) -> Result<()> {
+        self.record.log_dataset(dataset)?;
+        self.feed(|tracker| tracker.log_dataset(dataset));
         Ok(())
     }
 
@@ -111,10 +124,17 @@ impl Tracker for Run {
     fn finish(&mut self, status: Status, end_time_ms: i64) -> Result<()> {
         self.sync()?;
         self.record.finish(status, end_time_ms)?;
-        self.feed(|tracker| tracker.finish(status, end_time_ms));
-        for follower in self.followers.iter().filter(|follower| follower.behind) {
-            let folder = self.record.folder().display();
-            tracing::warn!("{} is incomplete; {folder} holds the whole run", follower.name);
+        let folder = self.record.folder().display();
+        for follower in &mut self.followers {
+            let finished = match follower.behind {
+                false => follower.tracker.finish(status, end_time_ms).map_err(|e| e.to_string()),
+                true => Err("it could not be caught up".to_owned()),
+            };
+            if let Err(reason) = finished {
+                let name = &follower.name;
+                tracing::warn!("{name} is incomplete ({reason}); {folder} holds the whole run");
+                follower.behind = true;
+            }
         }
         Ok(())
     }
@@ -128,6 +148,7 @@ fn catch_up(record: &RunRecord, tracker: &mut dyn Tracker) -> Result<()> {
     tracker.rewind(&record.history()?)?;
     tracker.log_params(&pairs(record.params()))?;
     tracker.set_tags(&pairs(record.tags()))?;
+    record.datasets().iter().try_for_each(|dataset| tracker.log_dataset(dataset))?;
     for (path, file) in record.artifacts() {
         tracker.log_artifact(&file, path.rsplit_once('/').map_or("", |(folder, _)| folder))?;
     }

@@ -25,7 +25,7 @@ use crate::limits::{MAX_PARAM_LENGTH, MAX_TAG_LENGTH, check_key, check_metric, c
 use crate::meta::{ExperimentMeta, RunMeta, status_number};
 use crate::run::check_run_id;
 use crate::uri::{file_uri, local_folder};
-use crate::{Error, Metric, Result, RunInfo, Status, Tracker, artifact, now_ms};
+use crate::{Dataset, Error, Metric, Result, RunInfo, Status, Tracker, artifact, inputs, now_ms};
 
 const META: &str = "meta.yaml";
 const TRASH: &str = ".trash";
@@ -202,6 +202,11 @@ impl Tracker for FileStore {
             self.unsynced.insert(path);
         }
         Ok(())
+    }
+
+    fn log_dataset(&mut self, dataset: &Dataset) -> Result<()> {
+        dataset.check()?;
+        inputs::write(&self.folder, &self.meta.run_id, dataset)
     }
 
     fn log_artifact(&mut self, local: &Path, artifact_path: &str) -> Result<()> {

@@ -1,13 +1,45 @@
 //! Experiment tracking in MLflow's formats: runs, parameters, metrics, tags and artifacts.
 //!
 //! The [`RunRecord`] in the run's own folder is the truth. Any other [`Tracker`] is fed from it by
-//! a [`Run`]: now the [`FileStore`], which writes the folder layout that MLflow reads. A tracker
-//! that fails is left behind with a warning and caught up at the next [`sync`](Tracker::sync): it
-//! can neither stop a run nor make its history differ from the record.
+//! a [`Run`]: the [`FileStore`], which writes the folder layout that MLflow reads, and the
+//! [`Server`], which sends the run to an MLflow server in the background. A tracker that fails can
+//! neither stop a run nor make its history differ from the record: a file store is left behind with
+//! a warning and caught up at the next [`sync`](Tracker::sync); what a server could not be told is
+//! sent once it can, by the same process, by one that resumes the run, or by [`sync()`]. [`Client`]
+//! is the REST API of MLflow servers itself.
 //!
 //! Refused: names that MLflow refuses or that would leave their folder, parameters that change,
-//! symbolic links among artifacts. [`Client`] speaks the REST API of MLflow servers, but no tracker
-//! feeds one yet.
+//! symbolic links among artifacts.
+//!
+//! ```no_run
+//! use std::{path::Path, time::Duration};
+//! use tracking::{Connection, Environment, Metric, Placement, Run, RunInfo, RunRecord, Server};
+//! use tracking::{Status, Tracker, now_ms, sync};
+//!
+//! # fn main() -> tracking::Result<()> {
+//! let folder = Path::new("runs/clauses-1");
+//! // Credentials, certificates and patience as MLflow's own environment variables say.
+//! let connection =
+//!     Connection::from_environment("http://localhost:5000", &Environment::of_process())?;
+//! let placement = Placement::ExperimentName("clauses".into());
+//!
+//! let mut run = Run::new(RunRecord::create(folder, &RunInfo::new("clauses"))?);
+//! let server = Server::start(folder, &connection, &placement, Duration::from_secs(60))?;
+//! run.follow("the server", Box::new(server))?;
+//! run.log_params(&[("lr".into(), "0.001".into())])?;
+//! // Written to the folder; never waits for the server.
+//! run.log_metrics(&[Metric { key: "loss".into(), value: 0.5, timestamp_ms: now_ms(), step: 1 }])?;
+//! run.finish(Status::Finished, now_ms())?; // waits for the server, up to a minute
+//! if run.is_behind() {
+//!     // Later, when the server can be reached again:
+//!     let there = sync(folder, &connection, &placement, false)?;
+//!     println!("run {} has all {} points", there.run_id, there.points);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A file store, and a run that is taken up again after its process died:
 //!
 //! ```
 //! use tracking::{FileStore, Metric, Run, RunInfo, RunRecord, Status, Tracker, now_ms};
@@ -41,9 +73,12 @@
 mod artifact;
 mod dataset;
 mod error;
+mod facts;
 mod feed;
 mod file_store;
 mod git;
+mod history;
+mod inputs;
 mod limits;
 mod meta;
 mod point;
@@ -64,9 +99,9 @@ pub use record::RunRecord;
 pub use run::{Metric, RunInfo, Status, new_run_id, new_run_name, now_ms};
 pub use server::{
     ArtifactInfo, Batch, Client, Connection, Credentials, DatasetInput, Environment, Experiment,
-    LoggedModel, ModelVersion, Multipart, NewLoggedModel, NewModelVersion, NewRun, Pair, Retry,
-    Secret, ServerDataset, ServerInfo, ServerRun, ServerRunData, ServerRunInfo, ServerRunInputs,
-    Tls, is_server,
+    LoggedModel, ModelVersion, Multipart, NewLoggedModel, NewModelVersion, NewRun, Pair, Placement,
+    Retry, Secret, Server, ServerDataset, ServerInfo, ServerRun, ServerRunData, ServerRunInfo,
+    ServerRunInputs, Synced, Tls, check_server, is_server, page, sync, without_user,
 };
 pub use tags::standard_tags;
 pub use uri::check_uri;
@@ -94,6 +129,12 @@ pub trait Tracker: Send {
     /// A name or timestamp that MLflow would refuse, before anything is written; else what the
     /// place it is kept in answers.
     fn log_metrics(&mut self, metrics: &[Metric]) -> Result<()>;
+
+    /// Names a data set that the run reads. One named again changes nothing.
+    ///
+    /// # Errors
+    /// A text longer than MLflow's tables hold; else what the place it is kept in answers.
+    fn log_dataset(&mut self, dataset: &Dataset) -> Result<()>;
 
     /// Keeps a file as an artifact below the folder `artifact_path` ("" is the root), or each file
     /// of a folder. A symbolic link given as `local` is followed; one found in a folder is refused.

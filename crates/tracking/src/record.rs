@@ -2,7 +2,8 @@
 //!
 //! - `run.json`: identity, status, end time
 //! - `params.json`, `tags.json`: one object each, replaced as a whole
-//! - `metrics.jsonl`: one point per line, in the order logged; NaN and the infinities are strings
+//! - `metrics.jsonl`: one point per line, in the order logged
+//! - `datasets.json`: the data sets the run reads
 //! - `artifacts.json`: artifact path → file, relative to the run folder; files from elsewhere are
 //!   copied to `artifacts/`, files of the run folder are named where they are
 //!
@@ -12,44 +13,30 @@
 //! A damaged line before the last is refused with its number.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-
 use crate::error::at;
+use crate::facts::{ARTIFACTS, DATASETS, Facts, PARAMS, RUN, State, TAGS, write_json};
+use crate::history::{self, Undone, line};
 use crate::limits::{check_key, check_metric};
-use crate::{Error, Metric, Result, RunInfo, Status, Tracker, artifact};
+use crate::{Dataset, Error, Metric, Result, RunInfo, Status, Tracker, artifact};
 
-const RUN: &str = "run.json";
-const PARAMS: &str = "params.json";
-const TAGS: &str = "tags.json";
-const METRICS: &str = "metrics.jsonl";
-const ARTIFACTS: &str = "artifacts.json";
+/// Points of the machine, which no rewind takes back: unlike training, they are not done again.
+const SYSTEM: &str = "system/";
 
 /// The record of one run in its folder.
 #[derive(Debug)]
 pub struct RunRecord {
     folder: PathBuf,
-    state: State,
-    params: BTreeMap<String, String>,
-    tags: BTreeMap<String, String>,
-    artifacts: BTreeMap<String, PathBuf>,
+    facts: Facts,
     points: u64,
     /// Bytes of whole lines in `metrics.jsonl`.
     whole: u64,
     /// Open once a point was logged.
     appender: Option<File>,
-}
-
-/// The content of `run.json`.
-#[derive(Debug, Serialize, Deserialize)]
-struct State {
-    #[serde(flatten)]
-    info: RunInfo,
-    status: Status,
-    end_time_ms: Option<i64>,
+    undone: Undone,
 }
 
 impl RunRecord {
@@ -66,16 +53,14 @@ impl RunRecord {
         }
         let record = Self {
             folder: folder.to_path_buf(),
-            state: State { info: info.clone(), status: Status::Running, end_time_ms: None },
-            params: BTreeMap::new(),
-            tags: BTreeMap::new(),
-            artifacts: BTreeMap::new(),
+            facts: Facts::new(info),
             points: 0,
             whole: 0,
             appender: None,
+            undone: Undone::default(),
         };
-        durable::write(&folder.join(METRICS), b"")?;
-        write_json(&folder.join(RUN), &record.state)?;
+        durable::write(&history::path(folder), b"")?;
+        write_json(&folder.join(RUN), &record.facts.state)?;
         Ok(record)
     }
 
@@ -91,18 +76,15 @@ impl RunRecord {
     /// [`Error::Damaged`] names the file and the line that cannot be read; else what the file
     /// system answers.
     pub fn open(folder: &Path) -> Result<Self> {
-        let state: State = read_json(&folder.join(RUN))?;
-        state.info.check()?;
-        let (history, whole) = read_metrics(&folder.join(METRICS))?;
+        let facts = Facts::read(folder)?;
+        let (history, whole) = history::read(&history::path(folder))?;
         Ok(Self {
             folder: folder.to_path_buf(),
-            state,
-            params: read_map(&folder.join(PARAMS))?,
-            tags: read_map(&folder.join(TAGS))?,
-            artifacts: read_map(&folder.join(ARTIFACTS))?,
+            facts,
             points: history.len() as u64,
             whole,
             appender: None,
+            undone: Undone::read(folder, &history)?,
         })
     }
 
@@ -115,36 +97,42 @@ impl RunRecord {
     /// The run's identity.
     #[must_use]
     pub fn info(&self) -> &RunInfo {
-        &self.state.info
+        &self.facts.state.info
     }
 
     /// How the run stands. A run whose process died reads as [`Status::Running`].
     #[must_use]
     pub fn status(&self) -> Status {
-        self.state.status
+        self.facts.state.status
     }
 
     /// When the run finished, if it did.
     #[must_use]
     pub fn end_time_ms(&self) -> Option<i64> {
-        self.state.end_time_ms
+        self.facts.state.end_time_ms
     }
 
     /// The parameters by name.
     #[must_use]
     pub fn params(&self) -> &BTreeMap<String, String> {
-        &self.params
+        &self.facts.params
     }
 
     /// The tags by name.
     #[must_use]
     pub fn tags(&self) -> &BTreeMap<String, String> {
-        &self.tags
+        &self.facts.tags
+    }
+
+    /// The data sets the run reads.
+    #[must_use]
+    pub fn datasets(&self) -> &[Dataset] {
+        &self.facts.datasets
     }
 
     /// The artifacts: the path each has among the artifacts, and where its file is.
     pub fn artifacts(&self) -> impl Iterator<Item = (&str, PathBuf)> {
-        self.artifacts.iter().map(|(path, file)| (path.as_str(), self.folder.join(file)))
+        self.facts.artifacts.iter().map(|(path, file)| (path.as_str(), self.folder.join(file)))
     }
 
     /// The number of metric points logged so far: what a checkpoint stores and a resumed run hands
@@ -159,11 +147,12 @@ impl RunRecord {
     /// # Errors
     /// As for [`open`](Self::open).
     pub fn history(&self) -> Result<Vec<Metric>> {
-        Ok(read_metrics(&self.folder.join(METRICS))?.0)
+        Ok(history::read(&history::path(&self.folder))?.0)
     }
 
-    /// Takes the run up again after its first `position` metric points: later ones are dropped and
-    /// the run is running. Gives the history that is left, for the trackers fed from this record.
+    /// Takes the run up again after its first `position` metric points: later ones are dropped,
+    /// but for those of the machine (`system/…`), and the run is running. Gives the history that is
+    /// left, for the trackers fed from this record.
     ///
     /// # Errors
     /// [`Error::Position`] if there are fewer points; else what the file system answers.
@@ -173,16 +162,25 @@ impl RunRecord {
             return Err(Error::Position {
                 position,
                 points: history.len() as u64,
-                path: self.folder.join(METRICS),
+                path: history::path(&self.folder),
             });
         }
-        history.truncate(usize::try_from(position).expect("at most the length of a Vec"));
+        let position = usize::try_from(position).expect("at most the length of a Vec");
+        let (of_machine, undone): (Vec<_>, _) =
+            history.split_off(position).into_iter().partition(|m| m.key.starts_with(SYSTEM));
+        history.extend(of_machine);
+        self.undone.keep(&self.folder, undone)?;
         self.rewind(&history)?;
         Ok(history)
     }
 
+    /// Points about to be logged; those that a rewind took back, at the time they had.
+    pub(crate) fn redone(&mut self, metrics: &[Metric]) -> Vec<Metric> {
+        metrics.iter().map(|metric| self.undone.redo(metric)).collect()
+    }
+
     fn appender(&mut self) -> Result<&mut File> {
-        let path = self.folder.join(METRICS);
+        let path = history::path(&self.folder);
         if self.appender.is_none() {
             let file = OpenOptions::new().append(true).open(&path).map_err(at("open", &path))?;
             if file.metadata().map_err(at("read", &path))?.len() != self.whole {
@@ -194,9 +192,9 @@ impl RunRecord {
     }
 
     fn set_state(&mut self, status: Status, end_time_ms: Option<i64>) -> Result<()> {
-        let state = State { info: self.state.info.clone(), status, end_time_ms };
+        let state = State { info: self.facts.state.info.clone(), status, end_time_ms };
         write_json(&self.folder.join(RUN), &state)?;
-        self.state = state;
+        self.facts.state = state;
         Ok(())
     }
 
@@ -210,29 +208,29 @@ impl RunRecord {
 impl Tracker for RunRecord {
     fn log_params(&mut self, params: &[(String, String)]) -> Result<()> {
         let path = self.folder.join(PARAMS);
-        let mut all = self.params.clone();
+        let mut all = self.facts.params.clone();
         for (key, new) in params {
             check_key("parameter name", key)?;
             if let Some(old) = all.insert(key.clone(), new.clone()).filter(|old| old != new) {
                 return Err(Error::ParamChanged { key: key.clone(), old, new: new.clone(), path });
             }
         }
-        if all != self.params {
+        if all != self.facts.params {
             write_json(&path, &all)?;
-            self.params = all;
+            self.facts.params = all;
         }
         Ok(())
     }
 
     fn set_tags(&mut self, tags: &[(String, String)]) -> Result<()> {
-        let mut all = self.tags.clone();
+        let mut all = self.facts.tags.clone();
         for (key, value) in tags {
             check_key("tag name", key)?;
             all.insert(key.clone(), value.clone());
         }
-        if all != self.tags {
+        if all != self.facts.tags {
             write_json(&self.folder.join(TAGS), &all)?;
-            self.tags = all;
+            self.facts.tags = all;
         }
         Ok(())
     }
@@ -244,15 +242,26 @@ impl Tracker for RunRecord {
         if let Err(error) = file.write_all(lines.as_bytes()) {
             // Half a line may be in the file: the next call cuts it off.
             self.appender = None;
-            return Err(at("append to", &self.folder.join(METRICS))(error));
+            return Err(at("append to", &history::path(&self.folder))(error));
         }
         self.whole += lines.len() as u64;
         self.points += metrics.len() as u64;
         Ok(())
     }
 
+    fn log_dataset(&mut self, dataset: &Dataset) -> Result<()> {
+        dataset.check()?;
+        if !self.facts.datasets.contains(dataset) {
+            let mut all = self.facts.datasets.clone();
+            all.push(dataset.clone());
+            write_json(&self.folder.join(DATASETS), &all)?;
+            self.facts.datasets = all;
+        }
+        Ok(())
+    }
+
     fn log_artifact(&mut self, local: &Path, artifact_path: &str) -> Result<()> {
-        let mut all = self.artifacts.clone();
+        let mut all = self.facts.artifacts.clone();
         for (file, path) in artifact::files(local, artifact_path)? {
             let place = match self.inside(&file) {
                 Some(place) => place,
@@ -263,9 +272,9 @@ impl Tracker for RunRecord {
             };
             all.insert(path, place);
         }
-        if all != self.artifacts {
+        if all != self.facts.artifacts {
             write_json(&self.folder.join(ARTIFACTS), &all)?;
-            self.artifacts = all;
+            self.facts.artifacts = all;
         }
         Ok(())
     }
@@ -274,7 +283,7 @@ impl Tracker for RunRecord {
         history.iter().try_for_each(check_metric)?;
         let lines = history.iter().map(line).collect::<String>();
         self.appender = None;
-        durable::write(&self.folder.join(METRICS), lines.as_bytes())?;
+        durable::write(&history::path(&self.folder), lines.as_bytes())?;
         self.whole = lines.len() as u64;
         self.points = history.len() as u64;
         self.set_state(Status::Running, None)
@@ -283,7 +292,7 @@ impl Tracker for RunRecord {
     fn sync(&mut self) -> Result<()> {
         match &self.appender {
             None => Ok(()),
-            Some(file) => file.sync_data().map_err(at("sync", &self.folder.join(METRICS))),
+            Some(file) => file.sync_data().map_err(at("sync", &history::path(&self.folder))),
         }
     }
 
@@ -294,47 +303,4 @@ impl Tracker for RunRecord {
         self.sync()?;
         self.set_state(status, Some(end_time_ms))
     }
-}
-
-fn line(metric: &Metric) -> String {
-    serde_json::to_string(metric).expect("strings and numbers are JSON") + "\n"
-}
-
-/// The points of whole lines, and the length of those lines in bytes.
-fn read_metrics(path: &Path) -> Result<(Vec<Metric>, u64)> {
-    let bytes = fs::read(path).map_err(at("read", path))?;
-    let end = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |last| last + 1);
-    let (mut history, mut whole) = (Vec::new(), 0);
-    for (n, text) in bytes[..end].split_inclusive(|&b| b == b'\n').enumerate() {
-        match serde_json::from_slice(text) {
-            Ok(metric) => history.push(metric),
-            Err(_) if whole + text.len() == bytes.len() => break, // torn in the last write
-            Err(error) => {
-                let (path, line) = (path.to_path_buf(), Some(n + 1));
-                return Err(Error::Damaged { path, line, reason: error.to_string() });
-            }
-        }
-        whole += text.len();
-    }
-    Ok((history, whole as u64))
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_vec_pretty(value).expect("maps of strings are JSON");
-    text.push(b'\n');
-    Ok(durable::write(path, &text)?)
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = fs::read(path).map_err(at("read", path))?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::Damaged {
-        path: path.to_path_buf(),
-        line: Some(error.line()),
-        reason: error.to_string(),
-    })
-}
-
-/// A map that is not there yet is empty.
-fn read_map<T: DeserializeOwned>(path: &Path) -> Result<BTreeMap<String, T>> {
-    if path.exists() { read_json(path) } else { Ok(BTreeMap::new()) }
 }

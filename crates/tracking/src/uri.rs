@@ -1,27 +1,30 @@
-//! Tracking URIs that name a local folder: a path, or `file:` with one. Other schemes are refused
-//! by name.
+//! Tracking URIs: those of servers, and those that name a local folder, a path or `file:` with one.
+//! Other schemes are refused by name.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::at;
-use crate::{Error, Result};
+use crate::server::without_user;
+use crate::{Connection, Error, Result, is_server};
 
 /// Whether runs can be recorded under a tracking URI, as far as its text tells.
 ///
 /// # Errors
 /// [`Error::Uri`] with the reason.
 pub fn check_uri(uri: &str) -> Result<()> {
-    local_folder(uri).map(drop)
+    if is_server(uri) { Connection::new(uri).map(drop) } else { local_folder(uri).map(drop) }
 }
 
 /// The absolute folder that a tracking URI names.
 pub(crate) fn local_folder(uri: &str) -> Result<PathBuf> {
-    let refused = |reason| Error::Uri { uri: uri.to_owned(), reason };
+    let refused = |reason| Error::Uri { uri: without_user(uri), reason };
     let path = match uri.split_once(':') {
         // One letter before the colon is a drive.
         Some((scheme, rest)) if scheme.len() > 1 && !scheme.contains(['/', '\\', '.']) => {
             if !scheme.eq_ignore_ascii_case("file") {
-                return Err(refused("only a folder, as a path or as file:PATH, can be written"));
+                return Err(refused(
+                    "it must be http://, https:// or azureml:// for a server, or a folder, as a path or as file:PATH",
+                ));
             }
             let path = match rest.strip_prefix("//") {
                 None => rest,

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tracking::{FileStore, Metric, Run, RunInfo, RunRecord, Status, Tracker, standard_tags};
+use tracking::{
+    Dataset, FileStore, Metric, Run, RunInfo, RunRecord, Status, Tracker, standard_tags,
+};
 
 #[test]
 fn mlflow_reads_back_what_was_logged() {
@@ -37,6 +39,19 @@ fn mlflow_reads_back_what_was_logged() {
     ])
     .expect("params");
     run.set_tags(&standard_tags(&info, "ferrotune", Some("a *note*"), place.path())).expect("tags");
+
+    let dataset = |context: &str| Dataset {
+        name: "it's: #1".to_owned(),
+        digest: "0123abcd".to_owned(),
+        source_type: "local".to_owned(),
+        source: r#"{"uri": "a \"b\".csv"}"#.to_owned(),
+        schema: String::new(),
+        profile: r#"{"num_rows": 3}"#.to_owned(),
+        context: context.to_owned(),
+    };
+    for context in ["training", "test", "test"] {
+        run.log_dataset(&dataset(context)).expect("data set");
+    }
 
     let values =
         [0.1, -0.0, 1.0, 1e-7, 5e-324, f64::MAX, 1e22, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
@@ -106,6 +121,7 @@ fn mlflow_reads_back_what_was_logged() {
                 "loss": spelled,
                 "Größe/F1 Score": [[1_699_999_999_999_i64, "0x1.0000000000000p-1", -1]],
             },
+            "datasets": [["it's: #1", "0123abcd", "test"], ["it's: #1", "0123abcd", "training"]],
             "artifacts": [["model/data/report of ü.html", 5], ["report of ü.html", 5]],
         })
     );

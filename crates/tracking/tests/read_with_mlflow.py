@@ -47,6 +47,11 @@ json.dump(
             for key in run.data.metrics
         },
         "artifacts": sorted(artifacts()),
+        "datasets": sorted(
+            [i.dataset.name, i.dataset.digest]
+            + [tag.value for tag in i.tags if tag.key == "mlflow.data.context"]
+            for i in run.inputs.dataset_inputs
+        ),
     },
     sys.stdout,
 )

@@ -5,5 +5,6 @@ pub mod benchmark;
 pub mod export;
 pub mod predict;
 pub mod quantize;
+pub mod sync;
 pub mod test;
 pub mod train;

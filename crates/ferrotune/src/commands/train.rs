@@ -19,11 +19,12 @@ use crate::report;
 use crate::results::{self, Facts, Tested};
 use crate::run_folder::{self, RunFolder};
 use crate::thresholds::Thresholds;
+use crate::trackers::Place;
 use crate::trainer::{self, Trainer};
 use anyhow::{Context, Result, bail};
 use architectures::{Method, Quantization, peft};
 use std::time::{Duration, Instant};
-use tracking::{RunInfo, Status};
+use tracking::{Environment, RunInfo, Status};
 
 /// A run is checkpointed at the end of each epoch, and this often within one.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
@@ -41,6 +42,12 @@ pub fn run(arguments: &TrainArguments) -> Outcome {
         None => Config::resolve(arguments.config.as_deref(), environment(), &arguments.overrides())
             .before_start()?,
     };
+    let environment = Environment::of_process();
+    if resumed.is_none() {
+        config.tracking.complete(&environment).before_start()?;
+    }
+    let place = config.tracking.place(&environment).before_start()?;
+    place.as_ref().map_or(Ok(()), Place::check).before_start()?;
     let device = Device::new(config.threads, config.precision).before_start()?;
     let (prepared, mut trainer) =
         device.run(|| Prepared::load(&mut config, &device)).before_start()?;
@@ -59,14 +66,13 @@ pub fn run(arguments: &TrainArguments) -> Outcome {
     };
     tell(format_args!("run folder: {}", folder.path().display()));
     let mut job = Job { config, device, prepared, folder, interrupt, started };
-    let mut recorder = job.open(&mut trainer, info).before_start()?;
+    let mut recorder = job.open(&mut trainer, info, place.as_ref()).before_start()?;
     job.train_and_test(&mut trainer, &mut recorder)
 }
 
 /// A new run, under the name the configuration gives it.
 fn run_info(config: &Config) -> RunInfo {
-    let experiment = config.tracking.experiment_name.as_deref().unwrap_or("Default");
-    let mut info = RunInfo::new(experiment);
+    let mut info = RunInfo::new(config.tracking.experiment());
     info.run_name = config.name.clone().unwrap_or(info.run_name);
     info
 }
@@ -144,7 +150,12 @@ impl Job {
 
     /// Opens the record; `info` is that of a new run. Without it the trainer is put where the last
     /// checkpoint was, at the start if there is none.
-    fn open(&self, trainer: &mut Trainer, info: Option<RunInfo>) -> Result<Recorder> {
+    fn open(
+        &self,
+        trainer: &mut Trainer,
+        info: Option<RunInfo>,
+        place: Option<&Place>,
+    ) -> Result<Recorder> {
         let last = self.folder.last();
         if info.is_none() && last.is_dir() {
             let backend = &trainer.backend;
@@ -173,7 +184,8 @@ impl Job {
             trainer.state = state;
         }
         let info = info.unwrap_or_else(|| run_info(&self.config));
-        Recorder::open(&self.folder, &self.config, &info, trainer.state.metric_position)
+        let position = trainer.state.metric_position;
+        Recorder::open(&self.folder, &self.config, &info, place, position)
     }
 
     fn train(&mut self, trainer: &mut Trainer, recorder: &mut Recorder) -> Result<End> {

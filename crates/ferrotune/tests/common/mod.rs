@@ -82,7 +82,10 @@ impl Scene {
     pub fn isolate(&self, command: &mut Command) {
         for (name, _) in std::env::vars_os() {
             let plain = name.to_string_lossy();
-            if ["FERROTUNE", "HF_", "PIP_", "RUST_LOG"].iter().any(|p| plain.starts_with(p)) {
+            if ["FERROTUNE", "HF_", "MLFLOW", "PIP_", "RUST_LOG"]
+                .iter()
+                .any(|p| plain.starts_with(p))
+            {
                 command.env_remove(&name);
             }
         }

@@ -165,8 +165,10 @@ pub(crate) fn basic(user_and_password: &[u8]) -> Secret {
     Secret::new(format!("Basic {}", STANDARD.encode(user_and_password)))
 }
 
-/// A URI as messages may show it, whether it can be parsed or not.
-fn without_user(uri: &str) -> String {
+/// A URI as messages and files may show it, without a user name and password, whether it can be
+/// parsed or not.
+#[must_use]
+pub fn without_user(uri: &str) -> String {
     match uri.rsplit_once('@') {
         None => uri.to_owned(),
         Some((before, after)) => {

@@ -3,13 +3,14 @@
 //! Refused: redirects (credentials go to the address they were given for, and to no other),
 //! answers that are no JSON object or longer than 64 MiB.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use ureq::http::{HeaderMap, Request, Response};
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, AsSendBody, Body, SendBody};
@@ -93,7 +94,9 @@ impl Http {
             let request =
                 self.request("PUT", url).header("content-type", "application/octet-stream");
             let request = request.body(file).map_err(|e| bad(url, &e))?;
-            accepted(url, self.exchange(url, request)?).map(drop)
+            // Nothing matters in the answer, but a page of HTML is no yes.
+            let _: BTreeMap<String, IgnoredAny> = json(url, self.exchange(url, request)?)?;
+            Ok(())
         })
     }
 
@@ -186,7 +189,8 @@ fn accepted(url: &str, mut answer: Response<Body>) -> Result<Response<Body>> {
     let retry_after = header(answer.headers(), "retry-after")
         .and_then(|text| text.trim().parse().ok())
         .map(Duration::from_secs);
-    let text = body(url, &mut answer).unwrap_or_default();
+    // Half a refusal does not tell what is refused.
+    let text = body(url, &mut answer)?;
     let said = serde_json::from_str::<serde_json::Value>(&text).ok();
     let field = |name| said.as_ref()?.get(name)?.as_str().map(str::to_owned);
     Err(Error::Refused {

@@ -1,24 +1,34 @@
-//! MLflow tracking servers: [`Client`] is their REST API.
+//! MLflow tracking servers: [`Client`] is their REST API, [`Server`] a run that is sent to one in
+//! the background, [`sync`] what brings one up to the record afterwards.
 
 mod address;
 mod artifacts;
+mod background;
 mod client;
 mod connection;
 mod credentials;
 mod environment;
 mod http;
 mod models;
+mod placement;
+mod progress;
 mod retry;
+mod sender;
+mod sync;
 mod wire;
 
-pub use address::is_server;
+pub use address::{is_server, without_user};
 pub use artifacts::ArtifactInfo;
+pub use background::{Server, check_server};
 pub use client::Client;
 pub use connection::{Connection, Multipart, Tls};
 pub use credentials::{Credentials, Secret};
 pub use environment::Environment;
 pub use models::{LoggedModel, ModelVersion, NewLoggedModel, NewModelVersion};
+pub use placement::Placement;
+pub use progress::page;
 pub use retry::Retry;
+pub use sync::{Synced, sync};
 pub use wire::{
     Batch, DatasetInput, Experiment, NewRun, Pair, ServerDataset, ServerInfo, ServerRun,
     ServerRunData, ServerRunInfo, ServerRunInputs,

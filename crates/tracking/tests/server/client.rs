@@ -251,7 +251,7 @@ fn a_deleted_experiment_keeps_its_name() {
 }
 
 /// The client deletes no experiments, people do.
-fn delete_experiment(uri: &str, id: &str) {
+pub fn delete_experiment(uri: &str, id: &str) {
     let body = format!("{{\"experiment_id\": \"{id}\"}}");
     let url = format!("{uri}/api/2.0/mlflow/experiments/delete");
     let answer = ureq::post(&url).header("content-type", "application/json").send(&body);

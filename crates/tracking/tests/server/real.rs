@@ -2,7 +2,7 @@
 //!
 //! `FERROTUNE_MLFLOW_PYTHON` and `FERROTUNE_MLFLOW_2_PYTHON` name Pythons with the packages of
 //! `tests/requirements-3.txt` and `tests/requirements-2.txt`; a test without them says that it is
-//! skipped.
+//! skipped. The tests of the command line use this file as well.
 
 use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
@@ -125,5 +125,5 @@ pub fn connection(uri: &str) -> Connection {
 }
 
 fn tests() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracking/tests")
 }

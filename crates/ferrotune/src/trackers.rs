@@ -1,0 +1,255 @@
+//! Where a run is tracked besides its folder: the section `[tracking]` of the configuration, and
+//! MLflow's environment variables for what it leaves open.
+//!
+//! `tracking.uri` goes before `MLFLOW_TRACKING_URI`; `tracking.experiment_name` before
+//! `MLFLOW_EXPERIMENT_ID` before `MLFLOW_EXPERIMENT_NAME`. An empty `tracking.uri` switches tracking
+//! off. How a server is reached, and with which credentials, is in the environment alone.
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize, Serializer};
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+use tracking::{Connection, Environment, FileStore, Placement, Run, Server};
+
+/// Where the run is recorded besides its folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrackingConfig {
+    /// `http://…` or `https://…`: an MLflow server; `file:FOLDER`: MLflow's file store.
+    pub uri: Option<Uri>,
+    /// MLflow experiment; `Default` by default.
+    pub experiment_name: Option<String>,
+    /// How long the end of a run waits for a server that does not answer: `60s`, `5m`.
+    pub patience: String,
+}
+
+impl Default for TrackingConfig {
+    fn default() -> Self {
+        TrackingConfig { uri: None, experiment_name: None, patience: "60s".to_owned() }
+    }
+}
+
+/// A tracking URI. Wherever it is written or shown, it has no user name and password.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct Uri(String);
+
+impl Uri {
+    fn shown(&self) -> String {
+        match tracking::is_server(&self.0).then(|| Connection::new(&self.0)) {
+            Some(Ok(connection)) => connection.to_string(),
+            _ => tracking::without_user(&self.0),
+        }
+    }
+}
+
+impl fmt::Display for Uri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+impl fmt::Debug for Uri {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.shown())
+    }
+}
+
+impl Serialize for Uri {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.shown())
+    }
+}
+
+impl TrackingConfig {
+    /// Names another place.
+    pub fn set_uri(&mut self, uri: &str) {
+        self.uri = Some(Uri(uri.to_owned()));
+    }
+
+    /// Checks what the text alone tells.
+    ///
+    /// # Errors
+    /// A URI that names neither a server nor a folder; a patience that is no time.
+    pub fn check(&self) -> Result<()> {
+        if let Some(uri) = self.uri.as_ref().filter(|uri| !uri.0.is_empty()) {
+            tracking::check_uri(&uri.0).context("tracking.uri cannot be used")?;
+        }
+        self.patience()?;
+        Ok(())
+    }
+
+    fn patience(&self) -> Result<Duration> {
+        match humantime::parse_duration(&self.patience) {
+            Ok(time) => Ok(time),
+            Err(_) => {
+                bail!("tracking.patience is `{}`, but must be like 60s or 5m", self.patience)
+            }
+        }
+    }
+
+    /// Takes from the environment what the configuration leaves open, so that a copy of it tells
+    /// all but the secrets.
+    ///
+    /// # Errors
+    /// `MLFLOW_TRACKING_URI` names neither a server nor a folder.
+    pub fn complete(&mut self, environment: &Environment) -> Result<()> {
+        if self.uri.is_none()
+            && let Some(uri) = environment.tracking_uri()
+        {
+            tracking::check_uri(uri).context("MLFLOW_TRACKING_URI cannot be used")?;
+            self.uri = Some(Uri(uri.to_owned()));
+        }
+        let placement = Placement::from_environment(self.experiment_name.as_deref(), environment)?;
+        if let Placement::ExperimentName(name) = placement {
+            self.experiment_name = Some(name);
+        }
+        Ok(())
+    }
+
+    /// Where to track, if anywhere.
+    ///
+    /// # Errors
+    /// Settings of the environment that cannot be used.
+    pub fn place(&self, environment: &Environment) -> Result<Option<Place>> {
+        let Some(Uri(uri)) = self.uri.as_ref().filter(|uri| !uri.0.is_empty()) else {
+            return Ok(None);
+        };
+        if !tracking::is_server(uri) {
+            return Ok(Some(Place::Folder(uri.clone())));
+        }
+        // A copy of the configuration has no credentials, the environment may have them.
+        let same = |theirs: &&str| -> Result<bool> {
+            Ok(tracking::is_server(theirs)
+                && Connection::new(theirs)?.to_string() == Connection::new(uri)?.to_string())
+        };
+        let uri = match environment.tracking_uri() {
+            Some(theirs) if !uri.contains('@') && same(&theirs)? => theirs,
+            _ => uri,
+        };
+        let connection = Connection::from_environment(uri, environment)?;
+        let placement = Placement::from_environment(self.experiment_name.as_deref(), environment)?;
+        let connection = Box::new(connection);
+        Ok(Some(Place::Server { connection, placement, patience: self.patience()? }))
+    }
+
+    /// The experiment as the record names it.
+    pub fn experiment(&self) -> &str {
+        self.experiment_name.as_deref().unwrap_or("Default")
+    }
+}
+
+/// A place that runs are tracked at.
+#[derive(Debug)]
+pub enum Place {
+    /// MLflow's file store.
+    Folder(String),
+    /// An MLflow server.
+    Server {
+        /// How it is reached.
+        connection: Box<Connection>,
+        /// The experiment.
+        placement: Placement,
+        /// How long the end of a run waits for it.
+        patience: Duration,
+    },
+}
+
+impl Place {
+    /// Asks a server whether it takes runs.
+    ///
+    /// # Errors
+    /// It refuses the credentials or the experiment. Not that it cannot be reached.
+    pub fn check(&self) -> Result<()> {
+        if let Place::Server { connection, placement, .. } = self {
+            tracking::check_server(connection, placement)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the place follow a run, whose record is in `folder`.
+    ///
+    /// # Errors
+    /// The folder cannot be written, or the server refuses the run.
+    pub fn follow(&self, run: &mut Run, folder: &Path) -> Result<()> {
+        match self {
+            Place::Folder(uri) => {
+                let store = FileStore::open_uri(uri, run.record().info())?;
+                run.follow(uri, Box::new(store))?;
+            }
+            Place::Server { connection, placement, patience } => {
+                let server = Server::start(folder, connection, placement, *patience)?;
+                run.follow(&connection.to_string(), Box::new(server))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(config: &TrackingConfig, environment: &[(&str, &str)]) -> String {
+        let environment = environment.iter().copied().collect();
+        match config.place(&environment).expect("settings").expect("a place") {
+            Place::Server { connection, placement, .. } => {
+                format!("{connection} {placement} {connection:?}")
+            }
+            place => panic!("{place:?}"),
+        }
+    }
+
+    #[test]
+    fn passwords_are_used_and_never_shown() {
+        let uri = "https://me:s3cret@host/mlflow";
+        let config = TrackingConfig { uri: Some(Uri(uri.to_owned())), ..TrackingConfig::default() };
+        let copy = toml::to_string(&config).expect("plain data");
+        assert!(copy.contains("\"https://host/mlflow\""), "{copy}");
+        for text in [copy.clone(), format!("{config:?}"), server(&config, &[])] {
+            assert!(!text.contains("s3cret") && !text.contains("//me"), "{text}");
+        }
+        assert!(server(&config, &[]).contains("in_uri: Some"));
+        // A resumed run finds them in the environment.
+        let copy: TrackingConfig = toml::from_str(&copy).expect("as written");
+        assert!(server(&copy, &[]).contains("in_uri: None"));
+        assert!(server(&copy, &[("MLFLOW_TRACKING_URI", uri)]).contains("in_uri: Some"));
+        let other = [("MLFLOW_TRACKING_URI", "https://me:s3cret@other/mlflow")];
+        assert!(server(&copy, &other).contains("in_uri: None"));
+        // Refusals show none either.
+        for uri in ["htp://me:s3cret@host", "http://me:s3cret@", "https://me:s3cret@h/?x"] {
+            let config =
+                TrackingConfig { uri: Some(Uri(uri.to_owned())), ..TrackingConfig::default() };
+            let error = format!("{:?} {config:?}", config.check().expect_err(uri));
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_environment_fills_what_is_open() {
+        let environment: Environment =
+            [("MLFLOW_TRACKING_URI", "http://theirs:5000"), ("MLFLOW_EXPERIMENT_NAME", "clauses")]
+                .into_iter()
+                .collect();
+        let mut config = TrackingConfig::default();
+        config.complete(&environment).expect("settings");
+        assert_eq!(config.uri, Some(Uri("http://theirs:5000".to_owned())));
+        assert_eq!(config.experiment(), "clauses");
+
+        let mut config = TrackingConfig {
+            uri: Some(Uri(String::new())),
+            experiment_name: Some("mine".to_owned()),
+            ..TrackingConfig::default()
+        };
+        config.complete(&environment).expect("settings");
+        assert!(config.place(&environment).expect("settings").is_none(), "switched off");
+        config.uri = Some(Uri("file:mlruns".to_owned()));
+        assert!(matches!(config.place(&environment), Ok(Some(Place::Folder(_)))));
+        assert_eq!(config.experiment(), "mine");
+
+        let sqlite = [("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")].into_iter().collect();
+        let error = TrackingConfig::default().complete(&sqlite).expect_err("no server, no folder");
+        assert!(format!("{error:#}").contains("MLFLOW_TRACKING_URI"), "{error:#}");
+    }
+}

@@ -1,0 +1,94 @@
+//! The experiment a run belongs to on a server, and how it is found there.
+
+use serde::{Deserialize, Serialize};
+
+use super::Client;
+use super::environment::Environment;
+use crate::limits::{MAX_EXPERIMENT_LENGTH, check_length};
+use crate::{Error, Result};
+
+/// The experiment a run belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Placement {
+    /// The one of this name, which is created if there is none.
+    ExperimentName(String),
+    /// The one with this id, which must be there.
+    ExperimentId(String),
+}
+
+impl Placement {
+    /// As settings say: `name` before `MLFLOW_EXPERIMENT_ID` before `MLFLOW_EXPERIMENT_NAME` before
+    /// "Default".
+    ///
+    /// # Errors
+    /// A name longer than MLflow allows.
+    pub fn from_environment(name: Option<&str>, environment: &Environment) -> Result<Self> {
+        let id = environment.text("MLFLOW_EXPERIMENT_ID").filter(|_| name.is_none());
+        if let Some(id) = id {
+            return Ok(Self::ExperimentId(id.to_owned()));
+        }
+        let name = name.or_else(|| environment.text("MLFLOW_EXPERIMENT_NAME"));
+        let name = name.unwrap_or("Default");
+        check_length("experiment name", name, MAX_EXPERIMENT_LENGTH)?;
+        Ok(Self::ExperimentName(name.to_owned()))
+    }
+
+    /// The id of the experiment, which is created if need be.
+    pub(super) fn find(&self, client: &Client) -> Result<String> {
+        let found = match self {
+            Self::ExperimentId(id) => client.experiment(id)?,
+            Self::ExperimentName(name) => match client.experiment_by_name(name)? {
+                Some(found) => found,
+                None => match client.create_experiment(name) {
+                    Ok(id) => return Ok(id),
+                    // Another client was faster.
+                    Err(error) if error.is_present() => {
+                        client.experiment_by_name(name)?.ok_or(error)?
+                    }
+                    Err(error) => return Err(error),
+                },
+            },
+        };
+        if found.is_deleted() {
+            return Err(Error::DeletedOnServer {
+                kind: "experiment",
+                name: format!("{:?}", found.name),
+                url: client.address.to_string(),
+            });
+        }
+        Ok(found.experiment_id)
+    }
+}
+
+/// As people call it: the name, or the id.
+impl std::fmt::Display for Placement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::ExperimentName(text) | Self::ExperimentId(text)) = self;
+        f.write_str(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_go_before_an_id_before_a_name() {
+        let environment: Environment =
+            [("MLFLOW_EXPERIMENT_ID", "7"), ("MLFLOW_EXPERIMENT_NAME", "clauses")]
+                .into_iter()
+                .collect();
+        let name = |name: &str| Placement::ExperimentName(name.to_owned());
+        let found = Placement::from_environment(Some("mine"), &environment).expect("a name");
+        assert_eq!(found, name("mine"));
+        let found = Placement::from_environment(None, &environment).expect("an id");
+        assert_eq!(found, Placement::ExperimentId("7".to_owned()));
+        let environment = [("MLFLOW_EXPERIMENT_NAME", "clauses")].into_iter().collect();
+        let found = Placement::from_environment(None, &environment).expect("a name");
+        assert_eq!(found, name("clauses"));
+        let empty = Environment::default();
+        assert_eq!(Placement::from_environment(None, &empty).expect("any"), name("Default"));
+        assert!(Placement::from_environment(Some(&"x".repeat(501)), &empty).is_err());
+    }
+}

@@ -1,0 +1,141 @@
+//! A proxy in front of a server that makes trouble: each kind of call goes wrong in the same way
+//! the first time it is made.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// This answer, without the server's hearing of it.
+    Answer(&'static str),
+    /// The connection closes before the request is read.
+    Reset,
+    /// The server does what it is asked to, but the connection closes before the answer.
+    Lost,
+    /// The server does what it is asked to, and half its answer arrives.
+    Half,
+    /// The request is read, and nothing comes back.
+    Hang,
+}
+
+/// A running proxy; it ends with the process.
+pub struct Proxy {
+    pub port: u16,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    trouble: Option<Trouble>,
+    /// The calls that went wrong.
+    hit: BTreeSet<String>,
+}
+
+impl Proxy {
+    pub fn before(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let state = Arc::new(Mutex::new(State::default()));
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let state = Arc::clone(&shared);
+                // A client that went away is no failure of the proxy's.
+                std::thread::spawn(move || pass_on(client, server, &state).ok());
+            }
+        });
+        Self { port, state }
+    }
+
+    pub fn uri(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// From now on every kind of call goes wrong once.
+    pub fn make(&self, trouble: Trouble) {
+        *self.state.lock().expect("no panic") =
+            State { trouble: Some(trouble), hit: BTreeSet::new() };
+    }
+
+    /// From now on nothing goes wrong; gives the calls that did.
+    pub fn calm(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.state.lock().expect("no panic")).hit
+    }
+}
+
+fn pass_on(mut client: TcpStream, server: u16, state: &Mutex<State>) -> std::io::Result<()> {
+    let (head, mut body) = read_head(&mut client)?;
+    let call = call(&head);
+    let trouble = {
+        let mut state = state.lock().expect("no panic");
+        let trouble = state.trouble;
+        trouble.filter(|_| state.hit.insert(call))
+    };
+    if trouble == Some(Trouble::Reset) {
+        return Ok(());
+    }
+    read_body(&mut client, &head, &mut body)?;
+    match trouble {
+        Some(Trouble::Hang) => {
+            std::thread::sleep(Duration::from_secs(30));
+            return Ok(());
+        }
+        Some(Trouble::Answer(answer)) => return client.write_all(answer.as_bytes()),
+        _ => {}
+    }
+    let mut server = TcpStream::connect(("127.0.0.1", server))?;
+    // One request per connection: its answer ends where the connection does.
+    server.write_all(head.replacen("\r\n", "\r\nconnection: close\r\n", 1).as_bytes())?;
+    server.write_all(&body)?;
+    let mut answer = Vec::new();
+    server.read_to_end(&mut answer)?;
+    match trouble {
+        Some(Trouble::Lost) => Ok(()),
+        Some(Trouble::Half) => client.write_all(&answer[..answer.len() - 2]),
+        _ => client.write_all(&answer),
+    }
+}
+
+/// The head with its empty line, and what was read after it.
+fn read_head(client: &mut TcpStream) -> std::io::Result<(String, Vec<u8>)> {
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        if let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
+            let body = bytes.split_off(end + 4);
+            return Ok((String::from_utf8_lossy(&bytes).into_owned(), body));
+        }
+        match client.read(&mut buffer)? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            n => bytes.extend(&buffer[..n]),
+        }
+    }
+}
+
+fn read_body(client: &mut TcpStream, head: &str, body: &mut Vec<u8>) -> std::io::Result<()> {
+    let head = head.to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    let length: Option<usize> = length.map(|text| text.trim().parse().expect("a length"));
+    let chunked = head.contains("transfer-encoding: chunked");
+    let mut buffer = [0; 65536];
+    while length.map_or(chunked && !body.ends_with(b"0\r\n\r\n"), |length| body.len() < length) {
+        match client.read(&mut buffer)? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            n => body.extend(&buffer[..n]),
+        }
+    }
+    Ok(())
+}
+
+/// Method and path up to the first part that is an id or a file.
+fn call(head: &str) -> String {
+    let mut words = head.split_whitespace();
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let path = path.split('?').next().unwrap_or_default();
+    let path = path.trim_start_matches("/api/2.0/").trim_start_matches("mlflow/");
+    let parts: Vec<_> = path.split('/').take(2).filter(|part| !part.starts_with("m-")).collect();
+    format!("{method} {}", parts.join("/"))
+}

@@ -1,0 +1,383 @@
+//! Runs sent to real servers in the background: what arrives, whatever goes wrong on the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tracking::{
+    Client, Connection, Dataset, Error, Metric, Placement, Retry, Run, RunInfo, RunRecord, Server,
+    Status, Synced, Tracker, standard_tags, sync,
+};
+
+use crate::proxy::{Proxy, Trouble};
+use crate::real::{self, Version, connection};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A run folder and where it is sent.
+struct Scene {
+    place: tempfile::TempDir,
+    info: RunInfo,
+    connection: Connection,
+}
+
+impl Scene {
+    fn new(uri: &str) -> Self {
+        let info =
+            RunInfo { start_time_ms: 1_700_000_000_000, ..RunInfo::new(&tracking::new_run_name()) };
+        Self { place: tempfile::tempdir().expect("folder"), info, connection: connection(uri) }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.place.path().join("run")
+    }
+
+    fn placement(&self) -> Placement {
+        Placement::ExperimentName(self.info.experiment_name.clone())
+    }
+
+    /// Creates the run, or opens it, with a server that follows it.
+    fn run(&self) -> Run {
+        let record = match RunRecord::exists(&self.folder()) {
+            true => RunRecord::open(&self.folder()),
+            false => RunRecord::create(&self.folder(), &self.info),
+        };
+        let mut run = Run::new(record.expect("a record"));
+        run.follow("server", Box::new(self.server(PATIENCE).expect("starts"))).expect("follows");
+        run
+    }
+
+    fn server(&self, patience: Duration) -> tracking::Result<Server> {
+        Server::start(&self.folder(), &self.connection, &self.placement(), patience)
+    }
+
+    fn sync(&self, replace: bool) -> tracking::Result<Synced> {
+        sync(&self.folder(), &self.connection, &self.placement(), replace)
+    }
+
+    /// The runs a server has of this experiment's only one.
+    fn runs(&self, client: &Client) -> Vec<String> {
+        let experiment =
+            client.experiment_by_name(&self.info.experiment_name).expect("asked").expect("there");
+        let runs =
+            client.runs_with_tag(&experiment.experiment_id, "ferrotune.run_id", &self.info.run_id);
+        runs.expect("found").into_iter().map(|run| run.info.run_id).collect()
+    }
+}
+
+fn points(steps: std::ops::Range<i64>) -> Vec<Metric> {
+    let point = |key: &str, value, step| Metric {
+        key: key.to_owned(),
+        value,
+        step,
+        timestamp_ms: 1_700_000_000_000 + step,
+    };
+    steps
+        .flat_map(|step| {
+            let loss = if step == 3 { f64::NAN } else { 1.0 / step as f64 };
+            [point("Train_Loss_Step", loss, step), point("Learning Rate/x", 0.1, step)]
+        })
+        .collect()
+}
+
+/// Logs what a training run would.
+fn log_all(run: &mut Run, place: &Path, steps: i64) {
+    let params: Vec<_> = (0..120).map(|n| (format!("section.p{n}"), n.to_string())).collect();
+    run.log_params(&params).expect("params");
+    run.log_params(&[("long".to_owned(), "é".repeat(6001))]).expect("params");
+    let info = run.record().info().clone();
+    run.set_tags(&standard_tags(&info, "train", Some("a *note*"), place)).expect("tags");
+    run.log_dataset(&dataset()).expect("data set");
+    for step in 0..steps {
+        run.log_metrics(&points(step..step + 1)).expect("metrics");
+    }
+    let report = place.join("report of ü.html");
+    durable::write(&report, b"12345").expect("write");
+    run.log_artifact(&report, "").expect("artifact");
+    run.log_artifact(&report, "best").expect("artifact");
+}
+
+fn dataset() -> Dataset {
+    Dataset {
+        name: "clauses".to_owned(),
+        digest: "0123abcd".to_owned(),
+        source_type: "local".to_owned(),
+        source: r#"{"uri": "train.csv"}"#.to_owned(),
+        schema: String::new(),
+        profile: r#"{"num_rows": 3}"#.to_owned(),
+        context: "training".to_owned(),
+    }
+}
+
+/// What MLflow's client reads equals the record.
+fn assert_read(read: &Value, record: &RunRecord) {
+    let info = record.info();
+    assert_eq!(read["run_name"], json!(info.run_name));
+    assert_eq!(read["user"], json!(info.user));
+    assert_eq!(read["experiment"], json!(info.experiment_name));
+    assert_eq!(read["start_time"], json!(info.start_time_ms));
+    assert_eq!(read["end_time"], json!(record.end_time_ms()));
+    assert_eq!(read["status"], json!(record.status()));
+    let mut params: BTreeMap<_, _> = record.params().clone();
+    params.insert("long".to_owned(), "é".repeat(6000));
+    assert_eq!(read["params"], json!(params));
+    for (key, value) in record.tags() {
+        assert_eq!(read["tags"][key], json!(value), "{key}");
+    }
+    let artifacts: Vec<_> = record.artifacts().map(|(path, _)| json!([path, 5])).collect();
+    assert_eq!(read["artifacts"], json!(artifacts));
+    assert_eq!(read["datasets"], json!([["clauses", "0123abcd", "training"]]));
+    let mut expected = BTreeMap::<String, BTreeSet<String>>::new();
+    for m in record.history().expect("history") {
+        let value = if m.value.is_nan() { "nan".to_owned() } else { format!("{:?}", m.value) };
+        let value = value.replace("inf", "1.7976931348623157e308");
+        expected.entry(m.key).or_default().insert(format!("{} {value} {}", m.timestamp_ms, m.step));
+    }
+    let metrics = read["metrics"].as_object().expect("metrics");
+    assert_eq!(metrics.keys().collect::<BTreeSet<_>>(), expected.keys().collect::<BTreeSet<_>>());
+    for (key, found) in metrics {
+        let found: Vec<_> = found.as_array().expect("points").iter().map(spelled).collect();
+        assert_eq!(found.len(), expected[key].len(), "{key}: no point twice");
+        assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), expected[key], "{key}");
+    }
+}
+
+/// A point as the script prints it, with the value in decimals.
+fn spelled(point: &Value) -> String {
+    let hex = point[1].as_str().expect("text");
+    let value = match hex.strip_prefix("0x") {
+        None => hex.to_owned(),
+        Some(hex) => {
+            let (digits, exponent) = hex.split_once('p').expect("an exponent");
+            let digits: String = digits.replace('.', "");
+            let whole = u64::from_str_radix(&digits, 16).expect("hexadecimal") as f64;
+            let exponent: i32 = exponent.parse().expect("a number");
+            format!("{:?}", whole * 2f64.powi(-52) * 2f64.powi(exponent))
+        }
+    };
+    format!("{} {value} {}", point[0], point[2])
+}
+
+#[test]
+fn a_run_arrives_whole_on_mlflow_3() {
+    let Some(mut server) = real::Server::start(Version::Three, &[]) else { return };
+    arrives_whole(&server);
+    goes_on_when_resumed(&server);
+    deleted_and_refused(&server);
+    server_dies(&mut server);
+}
+
+#[test]
+fn a_run_arrives_whole_on_mlflow_2() {
+    let Some(server) = real::Server::start(Version::Two, &[]) else { return };
+    arrives_whole(&server);
+    goes_on_when_resumed(&server);
+}
+
+fn arrives_whole(server: &real::Server) {
+    let scene = Scene::new(&server.uri());
+    let mut run = scene.run();
+    log_all(&mut run, scene.place.path(), 1200);
+    run.finish(Status::Finished, 1_700_000_009_000).expect("finishes");
+    assert!(!run.is_behind());
+    let runs = scene.runs(&server.client());
+    assert_eq!(runs.len(), 1);
+    assert_read(&server.read(&runs[0]), run.record());
+    // Nothing is left to do, and doing it changes nothing.
+    let synced = scene.sync(false).expect("equal");
+    assert_eq!((synced.run_id, synced.points), (runs[0].clone(), 2400));
+    // Nor does it when everything is sent again.
+    std::fs::remove_file(scene.folder().join("server.json")).expect("there");
+    assert_eq!(scene.sync(false).expect("equal").run_id, runs[0]);
+}
+
+/// Killed after it sent more than the last checkpoint holds, then resumed.
+fn goes_on_when_resumed(server: &real::Server) {
+    let scene = Scene::new(&server.uri());
+    let mut run = scene.run();
+    run.log_metrics(&points(0..10)).expect("metrics");
+    run.sync().expect("checkpoint");
+    let position = run.record().position();
+    run.log_metrics(&points(10..20)).expect("metrics");
+    let client = server.client();
+    let start = Instant::now();
+    let arrived = || {
+        let runs = scene.runs(&client);
+        let history = |id: &String| client.metric_history(id, "Train_Loss_Step").expect("asked");
+        runs.first().map_or(0, |id| history(id).len())
+    };
+    while arrived() < 20 {
+        assert!(start.elapsed() < PATIENCE, "live points do not arrive");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(run);
+
+    let mut run = scene.run();
+    run.rewind_to(position).expect("rewinds");
+    let later = |steps| -> Vec<Metric> {
+        points(steps).into_iter().map(|m| Metric { timestamp_ms: 1_800_000_000_000, ..m }).collect()
+    };
+    run.log_metrics(&later(10..30)).expect("metrics");
+    run.finish(Status::Finished, 1_800_000_000_001).expect("finishes");
+    assert!(!run.is_behind(), "the points were measured when they were measured first");
+    let runs = scene.runs(&client);
+    assert_eq!(runs.len(), 1, "the same run");
+    assert_eq!(scene.sync(false).expect("equal").points, 60);
+    assert_eq!(client.run(&runs[0]).expect("found").info.status, "FINISHED");
+
+    // Resumed once more, it computes something else: what was sent cannot be taken back.
+    let mut run = scene.run();
+    run.rewind_to(position).expect("rewinds");
+    assert_eq!(client.run(&runs[0]).expect("found").info.run_id, runs[0]);
+    let other: Vec<_> =
+        later(10..30).into_iter().map(|m| Metric { value: m.value + 0.5, ..m }).collect();
+    run.log_metrics(&other).expect("metrics");
+    run.finish(Status::Finished, 1_800_000_000_002).expect("finishes");
+    assert!(run.is_behind());
+    let differs = scene.sync(false).expect_err("points too many");
+    let Error::Differs { missing: 0, extra: 39 | 40, .. } = differs else { panic!("{differs}") };
+    let synced = scene.sync(true).expect("equal");
+    assert_eq!(scene.runs(&client), std::slice::from_ref(&synced.run_id));
+    assert_ne!(synced.run_id, runs[0]);
+    assert_eq!(scene.sync(false).expect("equal"), synced);
+}
+
+fn deleted_and_refused(server: &real::Server) {
+    let client = server.client();
+    let scene = Scene::new(&server.uri());
+    let mut run = scene.run();
+    run.log_metrics(&points(0..3)).expect("metrics");
+    run.finish(Status::Failed, 1_700_000_009_000).expect("finishes");
+    let first = scene.runs(&client);
+    client.delete_run(&first[0]).expect("deleted");
+    let synced = scene.sync(false).expect("sent as a new run");
+    assert_ne!(synced.run_id, first[0]);
+    assert_eq!(client.run(&synced.run_id).expect("found").info.status, "FAILED");
+
+    // Experiments that are not there, and one that is taken.
+    let fails = |placement: &Placement| {
+        let folder = tempfile::tempdir().expect("folder");
+        RunRecord::create(folder.path(), &scene.info).expect("record");
+        Server::start(folder.path(), &scene.connection, placement, PATIENCE).err()
+    };
+    let error = fails(&Placement::ExperimentId("4711".to_owned())).expect("no such experiment");
+    assert!(error.to_string().contains("4711"), "{error}");
+    let name = Placement::ExperimentName("deleted".to_owned());
+    let id = client.create_experiment("deleted").expect("created");
+    assert!(fails(&name).is_none());
+    crate::client::delete_experiment(&server.uri(), &id);
+    let error = fails(&name).expect("deleted");
+    assert!(error.to_string().contains("\"deleted\" is deleted on http"), "{error}");
+    // A path at which there is no MLflow.
+    let elsewhere = Connection::new(&format!("{}/nowhere", server.uri())).expect("an address");
+    let error = Server::start(&scene.folder(), &elsewhere, &name, PATIENCE).err();
+    assert!(matches!(error, Some(Error::Refused { status: 404, .. })), "{error:?}");
+}
+
+/// Down at the start, up, killed in the middle, up again after the end.
+fn server_dies(server: &mut real::Server) {
+    let scene = Scene::new(&server.uri());
+    server.kill();
+    RunRecord::create(&scene.folder(), &scene.info).expect("record");
+    let mut run = Run::new(RunRecord::open(&scene.folder()).expect("opens"));
+    let followed = scene.server(Duration::from_secs(1)).expect("starts all the same");
+    run.follow("server", Box::new(followed)).expect("follows");
+    let longest = |run: &mut Run, steps: std::ops::Range<i64>| {
+        let longest = steps.map(|step| {
+            let start = Instant::now();
+            run.log_metrics(&points(step..step + 1)).expect("metrics");
+            start.elapsed()
+        });
+        assert!(longest.max() < Some(Duration::from_secs(1)), "training waits for nothing");
+    };
+    longest(&mut run, 0..50);
+    server.restart();
+    let client = server.client();
+    let start = Instant::now();
+    while client.experiment_by_name(&scene.info.experiment_name).expect("asked").is_none() {
+        assert!(start.elapsed() < PATIENCE, "it is not tried again");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    server.kill();
+    longest(&mut run, 50..100);
+    let start = Instant::now();
+    run.finish(Status::Finished, 1_700_000_009_000).expect("finishes");
+    assert!(run.is_behind() && start.elapsed() < Duration::from_secs(10));
+    server.restart();
+    assert_eq!(scene.sync(false).expect("caught up").points, 200);
+    assert_eq!(scene.runs(&client).len(), 1);
+}
+
+const TROUBLES: [Trouble; 10] = [
+    Trouble::Answer("HTTP/1.1 500 Oh\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"),
+    Trouble::Answer("HTTP/1.1 503 Down\r\nconnection: close\r\ncontent-length: 4\r\n\r\nbusy"),
+    Trouble::Answer(
+        "HTTP/1.1 429 Slow\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+    ),
+    Trouble::Answer("HTTP/1.1 401 No\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"),
+    Trouble::Answer(
+        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 12\r\n\r\n<html>login!",
+    ),
+    Trouble::Answer(
+        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 99\r\n\r\n{\"experiment\":",
+    ),
+    Trouble::Reset,
+    Trouble::Lost,
+    Trouble::Half,
+    Trouble::Hang,
+];
+
+#[test]
+fn every_trouble_with_every_call_leaves_equal_histories() {
+    let Some(server) = &real::Server::start(Version::Three, &[]) else { return };
+    std::thread::scope(|threads| {
+        for trouble in TROUBLES {
+            threads.spawn(move || trouble_with_every_call(server, trouble));
+        }
+    });
+}
+
+#[test]
+fn lost_answers_of_mlflow_2_leave_equal_histories() {
+    let Some(server) = real::Server::start(Version::Two, &[]) else { return };
+    trouble_with_every_call(&server, Trouble::Lost);
+}
+
+fn trouble_with_every_call(server: &real::Server, trouble: Trouble) {
+    let proxy = Proxy::before(server.port);
+    let mut scene = Scene::new(&proxy.uri());
+    scene.connection.timeout = Duration::from_secs(if trouble == Trouble::Hang { 3 } else { 60 });
+    scene.connection.retry = Retry { backoff_factor: 0.2, ..scene.connection.retry };
+    // Credentials that are refused at the start are an error; later they are a trouble like others.
+    let late = matches!(trouble, Trouble::Answer(text) if text.contains(" 401 "));
+    if !late {
+        proxy.make(trouble);
+    }
+    let mut run = scene.run();
+    if late {
+        proxy.make(trouble);
+    }
+    let start = Instant::now();
+    log_all(&mut run, scene.place.path(), 10);
+    assert!(start.elapsed() < Duration::from_secs(5), "{trouble:?}");
+    run.finish(Status::Finished, 1_700_000_009_000).expect("finishes");
+    assert!(!run.is_behind(), "{trouble:?}");
+    drop(run);
+    let hit = proxy.calm();
+    let synced = scene.sync(false).expect("equal");
+    assert_eq!(synced.points, 20, "{trouble:?}");
+    let client = server.client();
+    assert_eq!(scene.runs(&client), std::slice::from_ref(&synced.run_id), "{trouble:?}");
+    let found = client.run(&synced.run_id).expect("found");
+    assert_eq!(found.info.status, "FINISHED", "{trouble:?}");
+    assert_eq!(found.data.params.len(), 121, "{trouble:?}");
+    assert_eq!(found.inputs.datasets.len(), 1, "{trouble:?}");
+    assert_eq!(client.artifacts(&synced.run_id, "best").expect("listed").len(), 1);
+    for call in ["runs/search", "runs/create", "runs/log-batch", "runs/log-inputs", "runs/update"] {
+        assert!(hit.contains(&format!("POST {call}")), "{trouble:?}: {call} in {hit:?}");
+    }
+    assert!(hit.iter().any(|call| call.starts_with("PUT mlflow-artifacts")), "{hit:?}");
+    assert!(late || hit.contains("GET experiments/get-by-name"), "{hit:?}");
+    assert!(late || hit.contains("POST experiments/create"), "{hit:?}");
+}
