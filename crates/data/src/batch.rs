@@ -34,24 +34,23 @@ pub fn pack(encoded: &[Encoded], labels: &[u32], rows: &[u32]) -> PackedBatch {
 
 /// Cuts one optimizer batch into micro-batches of at most `token_budget` tokens, in order. A
 /// sequence above the budget goes alone. `lengths` are the split's, in tokens after truncation.
-#[must_use]
-pub fn micro_batches(rows: &[u32], lengths: &[u32], token_budget: usize) -> Vec<Vec<u32>> {
-    let mut batches: Vec<Vec<u32>> = Vec::new();
-    let mut left = 0;
-    for &row in rows {
-        let length = lengths[row as usize] as usize;
-        match batches.last_mut() {
-            Some(batch) if length <= left => {
-                batch.push(row);
-                left -= length;
-            }
-            _ => {
-                batches.push(vec![row]);
-                left = token_budget.saturating_sub(length);
-            }
-        }
-    }
-    batches
+pub fn micro_batches<'a>(
+    rows: &'a [u32],
+    lengths: &'a [u32],
+    token_budget: usize,
+) -> impl Iterator<Item = &'a [u32]> {
+    let mut left = rows;
+    std::iter::from_fn(move || {
+        let mut tokens = 0;
+        let fits = |row: &&u32| {
+            tokens += lengths[**row as usize] as usize;
+            tokens <= token_budget
+        };
+        let count = left.iter().take_while(fits).count().max(1).min(left.len());
+        let (batch, rest) = left.split_at(count);
+        left = rest;
+        (!batch.is_empty()).then_some(batch)
+    })
 }
 
 /// The whole split in batches of similar length, longest first, nothing dropped.
@@ -59,5 +58,5 @@ pub fn micro_batches(rows: &[u32], lengths: &[u32], token_budget: usize) -> Vec<
 pub fn by_length(lengths: &[u32], token_budget: usize) -> Vec<Vec<u32>> {
     let mut rows: Vec<u32> = (0..).take(lengths.len()).collect();
     rows.sort_by_key(|&row| std::cmp::Reverse(lengths[row as usize]));
-    micro_batches(&rows, lengths, token_budget)
+    micro_batches(&rows, lengths, token_budget).map(<[u32]>::to_vec).collect()
 }

@@ -27,8 +27,8 @@ proptest! {
         budget in 0_usize..500,
     ) {
         let rows = epoch_order(1, 0, lengths.len() as u32);
-        let batches = micro_batches(&rows, &lengths, budget);
-        prop_assert_eq!(batches.concat(), rows);
+        let batches: Vec<&[u32]> = micro_batches(&rows, &lengths, budget).collect();
+        prop_assert_eq!(batches.concat(), rows.as_slice());
         let tokens = |batch: &[u32]| batch.iter().map(|&row| lengths[row as usize]).sum::<u32>();
         for batch in &batches {
             prop_assert!(batch.len() == 1 || tokens(batch) as usize <= budget);
@@ -36,7 +36,7 @@ proptest! {
         // Greedy: the first row of a batch did not fit into the one before.
         for pair in batches.windows(2) {
             let next = lengths[pair[1][0] as usize];
-            prop_assert!((tokens(&pair[0]) + next) as usize > budget);
+            prop_assert!((tokens(pair[0]) + next) as usize > budget);
         }
     }
 

@@ -240,7 +240,7 @@ impl Trainer {
         let mut loss = 0.0;
         let budget = self.config.training.tokens_per_micro_batch;
         for part in data::micro_batches(rows, &train.lengths, budget) {
-            loss += self.micro_batch(train, &part, &pass, total_weight);
+            loss += self.micro_batch(train, part, &pass, total_weight);
             pass.first_token += part.iter().map(|&r| train.lengths[r as usize]).sum::<u32>();
             pass.first_sequence += part.len() as u32;
         }
