@@ -72,7 +72,7 @@ impl Checkpoint {
     }
 
     /// Zeros of any shape, to build a network whose numbers nobody reads.
-    pub(crate) fn blank() -> Checkpoint {
+    pub fn blank() -> Checkpoint {
         Checkpoint(Source::Blank)
     }
 

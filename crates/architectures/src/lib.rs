@@ -59,7 +59,7 @@ pub use config::Config;
 pub use cpu::{Cpu, CpuMatrix, CpuWeight};
 pub use error::Error;
 pub use family::Family;
-pub use kernels::{Activation, ISA_VARIABLE, Isa, IsaError, Precision, Threads};
+pub use kernels::{Activation, AdamW, Dropout, ISA_VARIABLE, Isa, IsaError, Precision, Threads};
 pub use lora::{LoraConfig, Method, TargetKeyword, TargetModules};
 pub use memory::{parameter_counts, step_bytes};
 pub use merged::Merged;

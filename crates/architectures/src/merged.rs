@@ -1,7 +1,8 @@
 //! A fine-tuned classifier as one network without adapters: every tensor that Transformers' class has,
 //! under its name and in f32, with `W + s·B·A` where a layer has an adapter, as PEFT's
 //! `merge_and_unload` computes it. Where the frozen weights were kept in few bits, W is what those bits
-//! stand for, since that is what was trained on (QLoRA).
+//! stand for, since that is what was trained on (QLoRA). With LLM.int8() what they are multiplied by was
+//! rounded as well, and that is not to be had in a checkpoint.
 //!
 //! One tensor at a time is in memory. Refused is an adapter that does not fit its base.
 

@@ -49,21 +49,23 @@ impl Pass {
 #[derive(Debug)]
 pub struct Batch<B: Backend> {
     /// Token ids `[T]`.
-    pub(crate) ids: B::Indices,
+    pub ids: B::Indices,
     /// Position of each token in its sequence, from 0 `[T]`.
-    pub(crate) positions: B::Indices,
+    pub positions: B::Indices,
     /// Token types, all 0 `[T]`.
-    pub(crate) token_types: B::Indices,
+    pub token_types: B::Indices,
     /// First token of each sequence, and T [B + 1].
-    pub(crate) cu_seqlens: B::Indices,
+    pub cu_seqlens: B::Indices,
     /// First token of each sequence `[B]`.
-    pub(crate) first_tokens: B::Indices,
+    pub first_tokens: B::Indices,
     /// 0, 1, …, B: one query per sequence [B + 1].
-    pub(crate) cu_first: B::Indices,
+    pub cu_first: B::Indices,
     /// Tokens of each sequence `[B]`.
-    pub(crate) lengths: Vec<u32>,
-    pub(crate) tokens: usize,
-    pub(crate) sequences: usize,
+    pub lengths: Vec<u32>,
+    /// T.
+    pub tokens: usize,
+    /// B.
+    pub sequences: usize,
 }
 
 impl<B: Backend> Batch<B> {

@@ -80,9 +80,13 @@ impl Classifier {
 
     /// The inputs of the network beside `input_ids`, as a tokenizer names them.
     pub(crate) fn input_names(&self) -> Vec<&'static str> {
-        let types = self.merged.tensors().iter().any(|(name, shape)| {
-            name.ends_with("token_type_embeddings.weight") && shape.first().is_some_and(|&n| n > 1)
-        });
+        // BigBird has types and a tokenizer that gives none.
+        let family = self.merged.config.family.model_type;
+        let types = family != "big_bird"
+            && self.merged.tensors().iter().any(|(name, shape)| {
+                name.ends_with("token_type_embeddings.weight")
+                    && shape.first().is_some_and(|&n| n > 1)
+            });
         let mut names = vec!["input_ids"];
         names.extend(types.then_some("token_type_ids"));
         names.push("attention_mask");

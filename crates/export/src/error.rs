@@ -24,6 +24,14 @@ pub enum Error {
     /// A model without an adapter.
     #[error("{} holds no adapter: every weight was trained", .0.display())]
     NoAdapter(PathBuf),
+    /// A network that no graph can be written of.
+    #[error("ONNX cannot be written of a `{family}` model: its network {what}")]
+    NoGraph {
+        /// Its `model_type`.
+        family: &'static str,
+        /// What of it.
+        what: &'static str,
+    },
     /// The model cannot be put together.
     #[error(transparent)]
     Model(#[from] architectures::Error),

@@ -8,7 +8,7 @@
 use crate::Result;
 use crate::classifier::Classifier;
 use crate::huggingface::merged_checkpoint;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -16,6 +16,9 @@ use std::path::Path;
 const REQUIREMENTS: &str = "mlflow>=2.9\ntransformers==5.24.0\ntorch==2.15.0\n";
 const TRANSFORMERS: &str = "5.24.0";
 const PYTHON_ENVIRONMENT: &str = "python: '3.11'\nbuild_dependencies:\n- pip\n- setuptools\n- wheel\ndependencies:\n- -r requirements.txt\n";
+
+/// The key of what is not MLflow's own.
+const METADATA: &str = "metadata";
 
 /// Where a model is from, as MLflow asks.
 #[derive(Clone, Debug)]
@@ -28,7 +31,7 @@ pub struct Provenance {
     pub artifact_path: Option<String>,
 }
 
-/// Writes the model's folder, and returns what its `MLmodel` says. `progress` is told how many tensors
+/// Writes the model's folder, and returns what its `MLmodel` says, `metadata` in it. `progress` is told how many tensors
 /// of how many are written.
 ///
 /// # Errors
@@ -36,6 +39,7 @@ pub struct Provenance {
 pub fn mlflow_model(
     classifier: &Classifier,
     provenance: &Provenance,
+    metadata: &Map<String, Value>,
     folder: &Path,
     progress: impl Fn(usize, usize),
 ) -> Result<Value> {
@@ -46,7 +50,10 @@ pub fn mlflow_model(
     classifier.write_tokenizer(&tokenizer)?;
     durable::write(&folder.join("requirements.txt"), REQUIREMENTS.as_bytes())?;
     durable::write(&folder.join("python_env.yaml"), PYTHON_ENVIRONMENT.as_bytes())?;
-    let described = description(classifier, provenance);
+    let mut described = description(classifier, provenance);
+    if !metadata.is_empty() {
+        described[METADATA] = metadata.clone().into();
+    }
     let mut text = String::new();
     yaml(&described, 0, &mut text);
     durable::write(&folder.join("MLmodel"), text.as_bytes())?;
@@ -107,7 +114,8 @@ fn yaml(value: &Value, depth: usize, text: &mut String) {
     for (key, value) in entries {
         let indent = "  ".repeat(depth);
         match value {
-            Value::Object(_) => {
+            // What others called their labels needs JSON's quotes.
+            Value::Object(_) if key != METADATA => {
                 let _ = writeln!(text, "{indent}{key}:");
                 yaml(value, depth + 1, text);
             }

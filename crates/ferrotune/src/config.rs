@@ -214,8 +214,10 @@ impl SelectionMetric {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExportConfig {
-    /// `peft`, `merged`, `mlflow`; as `ferrotune export`.
+    /// `peft`, `merged`, `mlflow`, `onnx`; as `ferrotune export`.
     pub formats: Vec<Format>,
+    /// Whether ONNX is in 8 bits.
+    pub int8: bool,
 }
 
 impl Default for Config {

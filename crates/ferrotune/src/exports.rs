@@ -3,12 +3,12 @@
 use crate::artifact::{self, Base, CARD, Card};
 use crate::cli::Format;
 use crate::progress::{Downloads, bar};
-use crate::thresholds;
+use crate::thresholds::{self, Thresholds};
 use anyhow::{Result, bail};
 use architectures::{Isa, Quantization, peft};
 use data::{TOKENIZER_FILES, Tokenizer};
 use export::{Classifier, Provenance};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -25,6 +25,8 @@ enum What {
     Adapter,
     Merged(Classifier),
     Mlflow(Classifier),
+    /// And whether in 8 bits.
+    Onnx(Classifier, bool),
 }
 
 impl Export {
@@ -32,10 +34,19 @@ impl Export {
     /// where it is not given.
     ///
     /// # Errors
-    /// A file is missing or damaged, the pretrained model cannot be found, or there is no adapter for a
-    /// format that is one.
-    pub fn open(folder: &Path, base: Option<&Base>, format: Format, isa: Isa) -> Result<Export> {
+    /// A file is missing or damaged, the pretrained model cannot be found, there is no adapter for a
+    /// format that is one, or 8 bits are asked of a format that has none.
+    pub fn open(
+        folder: &Path,
+        base: Option<&Base>,
+        format: Format,
+        int8: bool,
+        isa: Isa,
+    ) -> Result<Export> {
         let card: Card = artifact::read_json(&folder.join(CARD))?;
+        if int8 && format != Format::Onnx {
+            bail!("8 bits are for the format onnx, not {}", format.name());
+        }
         let what = match format {
             Format::Peft if !folder.join(peft::ADAPTER_CONFIG).is_file() => {
                 bail!("{} has no adapter: every weight was trained", folder.display())
@@ -43,6 +54,7 @@ impl Export {
             Format::Peft => What::Adapter,
             Format::Merged => What::Merged(classifier(folder, base, &card, isa)?),
             Format::Mlflow => What::Mlflow(classifier(folder, base, &card, isa)?),
+            Format::Onnx => What::Onnx(classifier(folder, base, &card, isa)?, int8),
         };
         Ok(Export { folder: folder.to_path_buf(), card, what })
     }
@@ -72,11 +84,32 @@ impl Export {
                 card(&Card { quantization: Quantization::None, ..self.card.clone() })?;
             }
             What::Mlflow(classifier) => {
-                export::mlflow_model(classifier, &made_now(), folder, progress)?;
+                export::mlflow_model(
+                    classifier,
+                    &made_now(),
+                    &self.thresholds()?,
+                    folder,
+                    progress,
+                )?;
+            }
+            What::Onnx(classifier, int8) => {
+                export::onnx_model(classifier, *int8, &self.thresholds()?, folder, progress)?;
             }
         }
         bar.finish_and_clear();
         Ok(())
+    }
+
+    /// The thresholds, where there are some, as a file says them of itself: an object by label.
+    fn thresholds(&self) -> Result<Map<String, Value>> {
+        let Some(thresholds) = Thresholds::read(&self.folder, &self.card)? else {
+            return Ok(Map::new());
+        };
+        let by_label: Map<String, Value> = thresholds
+            .each()
+            .map(|(label, threshold, _)| (label.to_owned(), json!(threshold)))
+            .collect();
+        Ok([("thresholds".to_owned(), by_label.into())].into_iter().collect())
     }
 }
 

@@ -83,12 +83,12 @@ fn a_merged_checkpoint_answers_as_the_run_does() {
 fn every_format_of_the_configuration_is_written_at_the_end() {
     let scene = Scene::new();
     scene.edit_json("model/config.json", |config| config["pad_token_id"] = 0.into());
-    let formats = "export.formats=[\"merged\", \"peft\", \"mlflow\"]";
+    let formats = "export.formats=[\"merged\", \"peft\", \"mlflow\", \"onnx\"]";
     let answer = scene.train(&[formats, "precision=32-true", "training.learning_rate=1e-2"]);
     assert_eq!(answer.code, Some(0), "{}", answer.stderr);
     let run = scene.run_folder();
     let exports = Path::new(&run).join("export");
-    assert_eq!(names(&exports), ["merged", "mlflow", "peft"]);
+    assert_eq!(names(&exports), ["merged", "mlflow", "onnx", "peft"]);
     let expected = probabilities(&scene, &run);
     for format in ["merged", "peft"] {
         let answers = probabilities(&scene, &exports.join(format).display().to_string());
@@ -111,6 +111,12 @@ fn every_format_of_the_configuration_is_written_at_the_end() {
             "pad_token": "[PAD]",
         })
     );
+    let files = ["config.json", "model.onnx", "tokenizer.json", "tokenizer_config.json"];
+    assert_eq!(names(&exports.join("onnx")), files);
+    export(&scene, &[&run, "--format", "onnx", "--int8", "--output", "int8"]);
+    let size = |path: &Path| std::fs::metadata(path.join("model.onnx")).expect("a file").len();
+    assert!(size(&scene.path("int8")) < size(&exports.join("onnx")));
+
     let text = std::fs::read_to_string(mlflow.join("MLmodel")).expect("MLmodel");
     for line in [
         "      max_length: 32",
@@ -145,6 +151,7 @@ fn what_cannot_be_exported_is_refused_and_leaves_nothing() {
     export(&[&best, "--format", "merged"]).refused(&["best is one model", "--output"]);
     export(&[&run, "--format", "merged", "--output", "model"])
         .refused(&["model", "directory not empty"]);
+    export(&[&run, "--format", "merged", "--int8"]).refused(&["8 bits are for the format onnx"]);
     let weights = format!("{best}/adapter_model.safetensors");
     let content = std::fs::read(&weights).expect("an adapter");
     durable::write(Path::new(&weights), &content[..content.len() / 2]).expect("written");

@@ -19,7 +19,8 @@ pub fn run(arguments: &ExportArguments) -> Outcome {
     let output = output(arguments).before_start()?;
     durable::refuse_content(&output).before_start()?;
     let device = Device::new(None, PrecisionName::True32).before_start()?;
-    let export = Export::open(&model, None, arguments.format, device.isa).before_start()?;
+    let export =
+        Export::open(&model, None, arguments.format, arguments.int8, device.isa).before_start()?;
     durable::new_folder(&output, |folder| device.run(|| export.write(folder)))?;
     tell(format_args!("written: {}", output.display()));
     Ok(())

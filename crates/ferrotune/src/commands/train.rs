@@ -5,7 +5,7 @@
 
 use crate::artifact;
 use crate::benchmark::outcome::REPORT;
-use crate::cli::TrainArguments;
+use crate::cli::{Format, TrainArguments};
 use crate::config::{Config, ThresholdRule, environment};
 use crate::device::Device;
 use crate::exports::Export;
@@ -324,7 +324,8 @@ impl Job {
     fn export(&self) -> Result<()> {
         let (base, isa) = (&self.prepared.base, self.device.isa);
         for &format in &self.config.export.formats {
-            let export = Export::open(&self.folder.best(), Some(base), format, isa)?;
+            let int8 = format == Format::Onnx && self.config.export.int8;
+            let export = Export::open(&self.folder.best(), Some(base), format, int8, isa)?;
             let target = run_folder::export(self.folder.path(), format);
             durable::create_folder(target.parent().unwrap_or(&target))?;
             durable::replace_folder(&target, |folder| self.device.run(|| export.write(folder)))?;
