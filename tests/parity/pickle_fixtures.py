@@ -117,6 +117,7 @@ def long_models(folder: Path) -> None:
     ))
     for name, model in [("longformer", longformer), ("big_bird", big_bird)]:
         (folder / name).mkdir(exist_ok=True)
+        model.config.architectures = [type(model).__name__]
         (folder / name / "config.json").write_text(model.config.to_json_string())
         save(model.state_dict(), folder / name / "pytorch_model.bin", legacy=name == "big_bird")
 

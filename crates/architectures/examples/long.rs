@@ -4,8 +4,9 @@
 //!
 //! The shapes are those of `allenai/longformer-base-4096` and `google/bigbird-roberta-base`; `full` is
 //! the latter with full attention. Weights are random; LoRA (r 8, query and value) is trained, with
-//! dropout. One short step comes first and is not counted. Memory is what a step takes beyond the model;
-//! Linux alone tells it.
+//! dropout. One short step comes first and is not counted. Processor time is that of all threads, and
+//! says more than the clock where others use the machine; memory is what a step takes beyond the model.
+//! Linux alone tells both.
 
 use architectures::{
     Backend, Batch, Checkpoint, Config, Cpu, Isa, LoraConfig, Method, Pass, Precision,
@@ -42,19 +43,20 @@ fn measure(network: &str, precision: Precision, lengths: &[u32]) -> Result<(), B
     let weights = Checkpoint::random(1);
     let mut model = SequenceClassifier::build(&machine(), config.clone(), &weights, 2, &method, 1)?;
     println!("{network}, {precision:?}, {isa}; the model takes {}", mebibytes(kilobytes("VmRSS:")));
-    println!("tokens    seconds   per token      memory   predicted");
+    println!("tokens    seconds   processor   per token      memory   predicted");
     step(&mut model, &machine(), 512);
     for &length in lengths {
         forget_peak();
         let before = kilobytes("VmRSS:");
-        let start = Instant::now();
+        let (start, used) = (Instant::now(), processor_seconds());
         step(&mut model, &machine(), length);
         let seconds = start.elapsed().as_secs_f64();
         let beyond = kilobytes("VmHWM:").zip(before).map(|(peak, before)| peak - before);
         let predicted = step_bytes(&config, 2, &method, false, &[vec![length]])? as u64 >> 10;
-        let each = format!("{:.2} ms", 1e3 * seconds / f64::from(length));
+        let used = processor_seconds().zip(used).map_or(f64::NAN, |(now, used)| now - used);
+        let each = format!("{:.2} ms", 1e3 * used / f64::from(length));
         let (beyond, predicted) = (mebibytes(beyond), mebibytes(Some(predicted)));
-        println!("{length:6} {seconds:10.2} {each:>11} {beyond:>11} {predicted:>11}");
+        println!("{length:6} {seconds:10.2} {used:11.2} {each:>11} {beyond:>11} {predicted:>11}");
     }
     Ok(())
 }
@@ -98,6 +100,16 @@ fn kilobytes(key: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let value = text.lines().find_map(|line| line.strip_prefix(key))?;
     value.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+/// What all threads have had, in user and system mode.
+fn processor_seconds() -> Option<f64> {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // Behind the name, which may hold anything: state, ten numbers, both times.
+    let numbers = text.rsplit_once(')')?.1.split_whitespace().skip(11).take(2);
+    let ticks = numbers.map(str::parse::<u64>).sum::<Result<u64, _>>().ok()?;
+    Some(ticks as f64 / TICKS_PER_SECOND)
 }
 
 /// Lets VmHWM begin anew; where the system does not, peaks are those since the start.
