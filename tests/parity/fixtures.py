@@ -27,6 +27,7 @@ from transformers import (
     AlbertConfig,
     AlbertForSequenceClassification,
     AlbertModel,
+    AutoModel,
     AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
@@ -605,6 +606,18 @@ def random_blocks(attention: BigBirdBlockSparseAttention, length: int) -> np.nda
     return np.stack(attention._bigbird_block_rand_mask_with_head(length, length, size, size, heads, ends, numbers))
 
 
+# Families whose bare encoder computes what the classifier's does.
+EMBEDDED = ["albert", "bert", "distilbert", "electra", "modernbert", "modernbert_biased", "mpnet", "roberta"]
+
+
+@torch.no_grad()
+def embeddings(folder: Path, sequences: list[list[int]]) -> torch.Tensor:
+    """The mean of each sequence's last vectors [B, H], as sentence embeddings are made."""
+    model = AutoModel.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).double().eval()
+    hidden = [model(input_ids=torch.tensor([sequence])).last_hidden_state[0] for sequence in sequences]
+    return torch.stack([vectors.mean(dim=0) for vectors in hidden])
+
+
 def save(tensors: dict[str, torch.Tensor], path: Path) -> None:
     save_file({n: t.to(torch.float32).contiguous().clone() for n, t in sorted(tensors.items())}, path)
 
@@ -633,6 +646,9 @@ def main() -> None:
         write_checkpoints(family, root / name)
         cases += write_cases(name, family, root)
         adapters.append(write_adapter(name, family, root))
+    sequences = {adapter["family"]: adapter["sequences"] for adapter in adapters}
+    means = {name: embeddings(root / name / "model", sequences[name]) for name in EMBEDDED}
+    save(means, root / "embeddings.safetensors")
     write_list(cases, root / "cases.json")
     write_list(adapters, root / "adapters.json")
     write_random_blocks(root / "random_blocks.json")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
 from transformers.utils import logging
 
 TEXTS = [
@@ -24,12 +24,20 @@ TEXTS = [
     "By using the service you agree to these terms, and to all changes of them that we make, told or not. " * 60,
 ]
 
-QUERY_VALUE = {"distilbert": ["q_lin", "v_lin"], "mpnet": ["q", "v"]}
+QUERY_VALUE = {"distilbert": ["q_lin", "v_lin"], "modernbert": ["Wqkv"], "mpnet": ["q", "v"]}
 HEAD = {
     "albert": ["classifier", "pooler"],
     "bert": ["classifier", "pooler"],
     "distilbert": ["classifier", "pre_classifier"],
+    "modernbert": ["classifier", "head"],
 }
+
+
+def longest(config: PreTrainedConfig) -> int:
+    """Tokens that the model can read."""
+    # Positions of these families start behind the padding id.
+    behind = config.model_type in ("camembert", "mpnet", "roberta", "xlm-roberta")
+    return config.max_position_embeddings - (2 if behind else 0)
 
 
 def main() -> None:
@@ -54,9 +62,7 @@ def main() -> None:
             parameter.data = 0.05 * torch.randn(parameter.shape)
     adapted.save_pretrained(options.adapter)
 
-    # Positions of these families start behind the padding id.
-    behind = family in ("camembert", "mpnet", "roberta", "xlm-roberta")
-    longest = model.config.max_position_embeddings - (2 if behind else 0)
+    most = longest(model.config)
     tokenizer = AutoTokenizer.from_pretrained(options.base)
     tokenizer.save_pretrained(options.adapter)
     config = json.loads((options.base / "config.json").read_text())
@@ -69,12 +75,12 @@ def main() -> None:
     }
     (options.adapter / "config.json").write_text(json.dumps(config))
     (options.adapter / "ferrotune.json").write_text(json.dumps({
-        "version": "", "pretrained_model": str(options.base.absolute()), "max_length": longest,
+        "version": "", "pretrained_model": str(options.base.absolute()), "max_length": most,
         "labels": {"names": names, "task": "multiclass"}, "precision": "32-true", "seed": 0,
         "text_column": "text", "label_column": None,
     }))
-    rows = tokenizer(TEXTS, truncation=True, max_length=longest)["input_ids"]
-    assert len(rows[-1]) == longest, f"the last text has {len(rows[-1])} tokens, not {longest}"
+    rows = tokenizer(TEXTS, truncation=True, max_length=most)["input_ids"]
+    assert len(rows[-1]) == most, f"the last text has {len(rows[-1])} tokens, not {most}"
     options.ids.write_text("".join(json.dumps({"ids": row}) + "\n" for row in rows))
 
 

@@ -83,7 +83,11 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def wordpiece(folder: Path, lowercase: bool) -> None:
+BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+MPNET = ["<s>", "<pad>", "</s>", "[UNK]"]
+
+
+def wordpiece(folder: Path, lowercase: bool, first: list[str] = BERT, last: list[str] = []) -> None:
     """Not by the trainer of WordPiece, whose vocabulary is another each time."""
     normalizer = BertNormalizer(lowercase=lowercase)
     words = Counter(
@@ -93,8 +97,8 @@ def wordpiece(folder: Path, lowercase: bool) -> None:
     frequent = sorted(words, key=lambda word: (-words[word], word))[:150]
     endings = Counter(word[-n:] for word in words for n in (2, 3) if len(word) > n)
     suffixes = sorted(endings, key=lambda ending: (-endings[ending], ending))[:40]
-    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters, *(f"##{c}" for c in characters)]
-    vocab += [word for word in frequent if len(word) > 1] + [f"##{suffix}" for suffix in suffixes]
+    vocab = [*first, *characters, *(f"##{c}" for c in characters)]
+    vocab += [word for word in frequent if len(word) > 1] + [f"##{suffix}" for suffix in suffixes] + last
     (folder / "vocab.txt").write_text("\n".join(vocab) + "\n", encoding="utf-8")
 
 
@@ -163,6 +167,18 @@ def bert_decoder(folder: Path) -> None:
     write_json(folder / "tokenizer_config.json", config)
 
 
+def mpnet(folder: Path) -> None:
+    wordpiece(folder, lowercase=True, first=MPNET, last=["<mask>"])
+
+
+def mpnet_cased(folder: Path) -> None:
+    wordpiece(folder, lowercase=False, first=MPNET, last=["<mask>"])
+    config = {"do_lower_case": False, "cls_token": {"__type": "AddedToken", "content": "<s>", "rstrip": True}}
+    write_json(folder / "tokenizer_config.json", config)
+    write_json(folder / "special_tokens_map.json", {"additional_special_tokens": ["<special>"]})
+    write_json(folder / "added_tokens.json", {"[NEW]": 9001, "<special>": 9000})
+
+
 def roberta(folder: Path) -> None:
     byte_level(folder, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
 
@@ -217,6 +233,19 @@ def xlm_roberta(folder: Path) -> None:
     write_json(folder / "added_tokens.json", {"<special>": 9000, "[NEW]": 9001})
 
 
+def camembert(folder: Path) -> None:
+    unigram(folder / "sentencepiece.bpe.model")
+
+
+def camembert_extra(folder: Path) -> None:
+    unigram(folder / "sentencepiece.bpe.model")
+    mask = {"content": "<mask>", "lstrip": True, "rstrip": False, "normalized": True, "single_word": False}
+    config = {"add_prefix_space": False, "mask_token": mask | {"__type": "AddedToken"}}
+    write_json(folder / "tokenizer_config.json", config)
+    special = ["<s>NOTUSED", "</s>NOTUSED", "<special>"]
+    write_json(folder / "special_tokens_map.json", {"additional_special_tokens": special})
+
+
 def deberta_v2(folder: Path) -> None:
     unigram(
         folder / "spm.model", pad_id=0, bos_id=1, eos_id=2, unk_id=3, pad_piece="[PAD]", bos_piece="[CLS]",
@@ -236,6 +265,8 @@ MODELS = {
     bert_cased: "bert",
     bert_added: "electra",
     bert_decoder: "distilbert",
+    mpnet: "mpnet",
+    mpnet_cased: "mpnet",
     roberta: "roberta",
     roberta_prefix: "longformer",
     deberta: "deberta",
@@ -244,6 +275,8 @@ MODELS = {
     big_bird: "big_bird",
     big_bird_extra: "big_bird",
     xlm_roberta: "xlm-roberta",
+    camembert: "camembert",
+    camembert_extra: "camembert",
     deberta_v2: "deberta-v2",
     deberta_v2_lower: "deberta-v2",
 }

@@ -153,7 +153,7 @@ impl Config {
                 (self.group(index / self.inner_group_num), index % self.inner_group_num);
             let prefix =
                 format!("albert.encoder.albert_layer_groups.{group}.albert_layers.{inner}");
-            Layer::build(builder, &prefix, &LAYER, &sizes, Rows::of_layer(index, uses))
+            Layer::build(builder, &prefix, &LAYER, &sizes, builder.rows_of_layer(index, uses))
         };
         let layers = (0..uses).map(layer).collect::<Result<_, _>>()?;
         Ok(Encoder::post_norm(embeddings, layers))

@@ -20,13 +20,6 @@ pub(crate) enum Rows {
     First,
 }
 
-impl Rows {
-    /// The head reads first tokens alone.
-    pub(crate) fn of_layer(index: usize, layers: usize) -> Rows {
-        if index + 1 == layers { Rows::First } else { Rows::All }
-    }
-}
-
 /// A layer's input: all tokens [T, H], and those that the layer computes its result for [Q, H].
 #[derive(Debug)]
 pub(crate) struct Inputs<'a, M> {

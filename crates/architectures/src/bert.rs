@@ -136,7 +136,7 @@ impl Config {
         let sizes = self.layer_sizes();
         let layer = |index| {
             let prefix = format!("{}.encoder.layer.{index}", builder.family.root);
-            let rows = Rows::of_layer(index, self.num_hidden_layers);
+            let rows = builder.rows_of_layer(index, self.num_hidden_layers);
             Layer::build(builder, &prefix, &LAYER, &sizes, rows)
         };
         (0..self.num_hidden_layers).map(layer).collect()

@@ -130,7 +130,7 @@ impl Config {
         let sizes = LayerSizes { activation: self.hidden_act, ..bert.layer_sizes() };
         let layer = |index| {
             let prefix = format!("bert.encoder.layer.{index}");
-            let rows = Rows::of_layer(index, bert.num_hidden_layers);
+            let rows = builder.rows_of_layer(index, bert.num_hidden_layers);
             let mut attention = FullAttention::build(
                 builder,
                 bert::LAYER.projections(&prefix),

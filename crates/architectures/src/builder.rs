@@ -3,8 +3,10 @@
 //! asked for again gives the same weights: so layers share them.
 
 use crate::Error;
+use crate::attention::Rows;
 use crate::backend::Backend;
 use crate::checkpoint::Checkpoint;
+use crate::encoder::Pooling;
 use crate::family::Family;
 use crate::linear::{Linear, Lora, Tensor, Weight};
 use crate::lora::Method;
@@ -49,6 +51,8 @@ pub(crate) struct Builder<'a, B: Backend> {
     pub(crate) family: &'static Family,
     pub(crate) method: &'a Method,
     pub(crate) seed: u64,
+    /// What is read of a sequence, where the family leaves that open.
+    pub(crate) pooling: Pooling,
     pub(crate) parameters: Parameters<B>,
     /// Tensors that the checkpoint lacks.
     pub(crate) newly_initialised: Vec<String>,
@@ -76,6 +80,7 @@ impl<'a, B: Backend> Builder<'a, B> {
             family,
             method,
             seed,
+            pooling: Pooling::First,
             parameters: Parameters::default(),
             newly_initialised: Vec::new(),
             linears: Vec::new(),
@@ -83,6 +88,14 @@ impl<'a, B: Backend> Builder<'a, B> {
             frozen: 0,
             tensors: HashMap::new(),
             sites: 0,
+        }
+    }
+
+    /// Which tokens a layer computes its result for.
+    pub(crate) fn rows_of_layer(&self, index: usize, layers: usize) -> Rows {
+        match self.pooling {
+            Pooling::First if index + 1 == layers => Rows::First,
+            _ => Rows::All,
         }
     }
 

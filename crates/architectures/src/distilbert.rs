@@ -126,7 +126,7 @@ impl Config {
         };
         let layer = |index| {
             let prefix = format!("distilbert.transformer.layer.{index}");
-            let rows = Rows::of_layer(index, self.n_layers);
+            let rows = builder.rows_of_layer(index, self.n_layers);
             Layer::build(builder, &prefix, &LAYER, &sizes, rows)
         };
         let layers = (0..self.n_layers).map(layer).collect::<Result<_, _>>()?;

@@ -46,6 +46,7 @@ mod random;
 mod random_blocks;
 mod roberta;
 mod rotary;
+mod sentence;
 mod tensor_file;
 mod windowed;
 
@@ -69,4 +70,5 @@ pub use pass::{Batch, Pass};
 pub use pytorch::PytorchError;
 pub use quantize::{Quantized, Quantizer};
 pub use quantized::{Quantization, quantization_config};
+pub use sentence::SentenceEncoder;
 pub use tensor_file::{NamedTensor, ShapedData, TensorFile, write_tensors};

@@ -107,7 +107,7 @@ impl Config {
         let sizes = bert.layer_sizes();
         let layer = |index| {
             let prefix = format!("longformer.encoder.layer.{index}");
-            let rows = Rows::of_layer(index, bert.num_hidden_layers);
+            let rows = builder.rows_of_layer(index, bert.num_hidden_layers);
             let local = bert::LAYER.projections(&prefix);
             let global = local.each_ref().map(|name| format!("{name}_global"));
             let attention = match rows {

@@ -294,7 +294,7 @@ impl Config {
                 angles,
                 reach,
                 rows: match self.pooling() {
-                    Pooling::First => Rows::of_layer(index, self.num_hidden_layers),
+                    Pooling::First => builder.rows_of_layer(index, self.num_hidden_layers),
                     Pooling::Mean => Rows::All,
                 },
             };

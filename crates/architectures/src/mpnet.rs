@@ -84,7 +84,7 @@ impl Config {
         let buckets: Vec<u32> = distances(self.max_length()).map(bucket).collect();
         let layer = |index| {
             let prefix = format!("mpnet.encoder.layer.{index}");
-            let rows = Rows::of_layer(index, layers);
+            let rows = builder.rows_of_layer(index, layers);
             let projections = LAYER.projections(&prefix);
             let attention = FullAttention::build(
                 builder,

@@ -2,7 +2,8 @@
 //! bitsandbytes, and we load what quantising in memory would have given, to the bit.
 //!
 //! In 4 bits are the matrices that QLoRA freezes: the linear layers of the encoder. All else (biases,
-//! embeddings, norms, heads) is copied as it is stored, under its modern name.
+//! embeddings, norms, heads) is copied as it is stored, under its modern name; but what a head has tied
+//! to the encoder is not written again, since Transformers ties it again.
 //!
 //! One tensor at a time is in memory. As a file begins with the sizes of its tensors, every matrix is
 //! quantised twice: once for its scales, which are kept (an eighth of a bit per number), and once
@@ -75,6 +76,18 @@ impl Quantizer {
         }
     }
 
+    /// Whether a tensor is a head's, and one of the encoder's as well.
+    fn is_tied(&self, stored: &str, file: &TensorFile) -> bool {
+        let is_encoders = |name: &str| {
+            canonical(self.root, name).strip_prefix(self.root).is_some_and(|n| n.starts_with('.'))
+        };
+        let mut others = self.checkpoint.stored().into_iter();
+        !is_encoders(stored)
+            && others.any(|(other, its_file)| {
+                std::ptr::eq(file, its_file) && is_encoders(other) && file.are_one(stored, other)
+            })
+    }
+
     fn refuse_double_names(&self, folder: &Path) -> Result<(), Error> {
         let mut seen = HashMap::new();
         for (stored, _) in self.checkpoint.stored() {
@@ -109,6 +122,9 @@ impl Quantizer {
         let mut tensors = Vec::new();
         let (mut numbers, mut bytes_before) = (0, 0);
         for (stored, file) in self.checkpoint.stored() {
+            if self.is_tied(stored, file) {
+                continue;
+            }
             let (dtype, found) = file.kind(stored)?.ok_or_else(|| gone(file, stored))?;
             bytes_before += size(dtype, &found);
             let canonical = canonical(self.root, stored);

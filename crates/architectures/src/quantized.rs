@@ -190,7 +190,8 @@ pub fn quantization_config() -> Value {
         "bnb_4bit_compute_dtype": "bfloat16",
         "bnb_4bit_quant_storage": "uint8",
         "llm_int8_skip_modules": [
-            "pooler", "pooler.dense", "pre_classifier", "classifier", "cls", "lm_head", "qa_outputs"
+            "pooler", "pooler.dense", "pre_classifier", "head", "classifier", "cls", "decoder",
+            "lm_head", "qa_outputs"
         ],
     })
 }

@@ -109,6 +109,14 @@ impl TensorFile {
         }
     }
 
+    /// Whether two tensors are stored once, as torch saves tied ones.
+    pub(crate) fn are_one(&self, a: &str, b: &str) -> bool {
+        match &self.format {
+            Format::Safetensors => false,
+            Format::Pytorch(index) => index.are_one(a, b),
+        }
+    }
+
     /// A tensor as it is stored, or `None` where there is no such tensor.
     ///
     /// # Errors

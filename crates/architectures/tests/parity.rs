@@ -4,7 +4,8 @@
 
 use architectures::{
     AdamWSettings, Backend, Batch, Checkpoint, Cpu, Isa, LoraConfig, Method, NamedTensor,
-    Optimizer, Pass, Precision, Quantization, SequenceClassifier, TargetModules, TensorFile, peft,
+    Optimizer, Pass, Precision, Quantization, SentenceEncoder, SequenceClassifier, TargetModules,
+    TensorFile, peft,
 };
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -357,4 +358,24 @@ fn a_checkpoint_lists_what_it_lacks() {
     // Made for three labels; with two, the last layer is new and the dense layer is kept.
     let model = SequenceClassifier::load(&backend, &folder, 2, &Method::Full, 1).unwrap();
     assert_eq!(model.newly_initialised, ["classifier.out_proj.weight", "classifier.out_proj.bias"]);
+}
+
+#[test]
+fn sentence_embeddings_are_those_of_transformers() {
+    let adapters: Vec<Adapter> = json("adapters.json");
+    let means = TensorFile::open(&fixtures().join("embeddings.safetensors")).unwrap();
+    let families = means.names().unwrap();
+    assert!(families.len() >= 8, "{families:?}");
+    for family in families {
+        let case = adapters.iter().find(|adapter| adapter.family == family).unwrap();
+        let expected = means.tensor(&family).unwrap().unwrap().1;
+        for isa in available() {
+            let backend = Cpu::new(isa, Precision::F32, Quantization::None);
+            let folder = fixtures().join(&family).join(&case.base);
+            let model = SentenceEncoder::load(&backend, &folder).unwrap();
+            let packed = model.embed(&backend, &packed(&backend, &case.sequences));
+            let error = relative(&packed, &expected);
+            assert!(error <= 1e-4, "{family} {isa}: {error}");
+        }
+    }
 }

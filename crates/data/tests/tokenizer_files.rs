@@ -10,11 +10,13 @@ use common::{Folder, refused};
 use data::{Error, TOKENIZER_FILES, Tokenizer};
 use serde_json::{Value, json};
 
-const MODELS: [&str; 14] = [
+const MODELS: [&str; 18] = [
     "bert",
     "bert_cased",
     "bert_added",
     "bert_decoder",
+    "mpnet",
+    "mpnet_cased",
     "roberta",
     "roberta_prefix",
     "deberta",
@@ -23,6 +25,8 @@ const MODELS: [&str; 14] = [
     "big_bird",
     "big_bird_extra",
     "xlm_roberta",
+    "camembert",
+    "camembert_extra",
     "deberta_v2",
     "deberta_v2_lower",
 ];

@@ -159,6 +159,12 @@ impl Index {
         self.tensors.get(name).map(|tensor| (tensor.dtype, tensor.layout.shape.clone()))
     }
 
+    /// Whether two tensors are the same numbers of a storage, as torch saves tied ones.
+    pub fn are_one(&self, a: &str, b: &str) -> bool {
+        let of = |name| self.tensors.get(name).map(|t| (t.storage, t.dtype, &t.layout));
+        of(a).is_some() && of(a) == of(b)
+    }
+
     /// A tensor of the file, whose bytes these are.
     ///
     /// # Errors

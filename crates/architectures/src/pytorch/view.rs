@@ -7,7 +7,7 @@ use std::borrow::Cow;
 const DIMENSION_LIMIT: usize = 64;
 
 /// A view that lies within its storage.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Layout {
     pub shape: Vec<usize>,
     /// Zero for dimensions of length 1, whose stride means nothing.

@@ -51,11 +51,13 @@ pub(super) fn build(folder: &Path, family: Family) -> Result<Tokenizer> {
     let source = Source { family, settings, folder, file: folder.join(family.files()[0]) };
     let content = files::read(&source.file, SIZE_LIMIT)?;
     let parts = match family {
-        Family::Bert => word_piece(&source, &content)?,
+        Family::Bert | Family::MpNet => word_piece(&source, &content)?,
         Family::Roberta | Family::Deberta => byte_level(&source, &content)?,
-        Family::Albert | Family::BigBird | Family::XlmRoberta | Family::DebertaV2 => {
-            unigram::parts(&source, &content)?
-        }
+        Family::Albert
+        | Family::BigBird
+        | Family::XlmRoberta
+        | Family::Camembert
+        | Family::DebertaV2 => unigram::parts(&source, &content)?,
     };
     let [first, last] = [source.named(parts.ends[0])?, source.named(parts.ends[1])?];
     let splits_special = source.flag("split_special_tokens", false);

@@ -14,6 +14,8 @@ use crate::{Error, Result};
 pub(super) enum Family {
     /// WordPiece.
     Bert,
+    /// WordPiece with RoBERTa's special tokens.
+    MpNet,
     /// Byte-level BPE.
     Roberta,
     /// GPT-2's byte-level BPE with BERT's special tokens.
@@ -22,17 +24,20 @@ pub(super) enum Family {
     Albert,
     BigBird,
     XlmRoberta,
+    Camembert,
     DebertaV2,
 }
 
 impl Family {
-    const ALL: [Family; 7] = [
+    const ALL: [Family; 9] = [
         Family::Bert,
+        Family::MpNet,
         Family::Roberta,
         Family::Deberta,
         Family::Albert,
         Family::BigBird,
         Family::XlmRoberta,
+        Family::Camembert,
         Family::DebertaV2,
     ];
 
@@ -79,11 +84,13 @@ impl Family {
     fn classes(self) -> &'static [&'static str] {
         match self {
             Family::Bert => &["BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"],
+            Family::MpNet => &["MPNetTokenizer"],
             Family::Roberta => &["RobertaTokenizer", "LongformerTokenizer"],
             Family::Deberta => &["DebertaTokenizer"],
             Family::Albert => &["AlbertTokenizer"],
             Family::BigBird => &["BigBirdTokenizer"],
             Family::XlmRoberta => &["XLMRobertaTokenizer"],
+            Family::Camembert => &["CamembertTokenizer"],
             Family::DebertaV2 => &["DebertaV2Tokenizer"],
         }
     }
@@ -92,11 +99,13 @@ impl Family {
     fn model_types(self) -> &'static [&'static str] {
         match self {
             Family::Bert => &["bert", "distilbert", "electra"],
+            Family::MpNet => &["mpnet"],
             Family::Roberta => &["roberta", "longformer"],
             Family::Deberta => &["deberta"],
             Family::Albert => &["albert"],
             Family::BigBird => &["big_bird"],
             Family::XlmRoberta => &["xlm-roberta"],
+            Family::Camembert => &["camembert"],
             Family::DebertaV2 => &["deberta-v2"],
         }
     }
@@ -104,10 +113,10 @@ impl Family {
     /// The files it is built from, all of which must be there.
     pub fn files(self) -> &'static [&'static str] {
         match self {
-            Family::Bert => &["vocab.txt"],
+            Family::Bert | Family::MpNet => &["vocab.txt"],
             Family::Roberta | Family::Deberta => &["vocab.json", "merges.txt"],
             Family::Albert | Family::BigBird => &["spiece.model"],
-            Family::XlmRoberta => &["sentencepiece.bpe.model"],
+            Family::XlmRoberta | Family::Camembert => &["sentencepiece.bpe.model"],
             Family::DebertaV2 => &["spm.model"],
         }
     }
@@ -123,7 +132,16 @@ impl Family {
                 ("cls_token", "[CLS]"),
                 ("mask_token", "[MASK]"),
             ],
-            Family::Roberta | Family::XlmRoberta => &[
+            Family::MpNet => &[
+                ("bos_token", "<s>"),
+                ("eos_token", "</s>"),
+                ("unk_token", "[UNK]"),
+                ("sep_token", "</s>"),
+                ("pad_token", "<pad>"),
+                ("cls_token", "<s>"),
+                ("mask_token", "<mask>"),
+            ],
+            Family::Roberta | Family::XlmRoberta | Family::Camembert => &[
                 ("bos_token", "<s>"),
                 ("eos_token", "</s>"),
                 ("unk_token", "<unk>"),

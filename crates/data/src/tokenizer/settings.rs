@@ -119,12 +119,16 @@ impl Settings {
         }
         settings.named.retain(|(_, token)| token.is_some());
         settings.named.sort_by_key(|(role, _)| NAMED.iter().position(|name| name == role));
-        if family == Family::BigBird {
-            // Its mask takes the space before it, unless a file describes it otherwise.
-            for (role, token) in &mut settings.named {
-                if let ("mask_token", Some(token)) = (*role, token) {
-                    token.lstrip |= token.plain;
+        // Some kinds describe tokens of which a file gives the text alone.
+        for (role, token) in &mut settings.named {
+            let Some(token) = token.as_mut().filter(|token| token.plain) else { continue };
+            match (family, *role) {
+                // It takes the space before it.
+                (Family::BigBird | Family::Camembert | Family::MpNet, "mask_token") => {
+                    token.lstrip = true;
                 }
+                (Family::MpNet, _) => token.normalized = Some(true),
+                _ => {}
             }
         }
         Ok(Settings { options, ..settings })

@@ -39,7 +39,7 @@ pub(super) fn parts(source: &Source<'_>, content: &[u8]) -> Result<Parts> {
         normalizer: Some(normalizer),
         pre_tokenizer: pre_tokenizer(source),
         ends: match source.family {
-            Family::XlmRoberta => ["bos_token", "eos_token"],
+            Family::XlmRoberta | Family::Camembert => ["bos_token", "eos_token"],
             _ => ["cls_token", "sep_token"],
         },
         pieces: Some(pieces),
@@ -56,18 +56,30 @@ fn vocabulary(source: &Source<'_>, model: Model) -> Result<(Vec<(String, f64)>, 
         Family::DebertaV2 => {
             vocab.iter().position(|piece| *piece == unknown).unwrap_or(model.unk_id)
         }
-        Family::XlmRoberta => 3,
+        Family::XlmRoberta | Family::Camembert => 3,
         _ => 1,
     };
-    if source.family == Family::XlmRoberta {
-        // Fairseq's ids: four of its own in place of SentencePiece's first three.
-        let mut own = Vec::new();
-        for role in ["bos_token", "pad_token", "eos_token", "unk_token"] {
-            own.push((source.named(role)?, 0.0));
+    // Fairseq's ids: its own tokens in place of SentencePiece's first ones.
+    let (own, replaced) = match source.family {
+        Family::XlmRoberta => {
+            let roles = ["bos_token", "pad_token", "eos_token", "unk_token"];
+            (roles.into_iter().map(|role| Ok((source.named(role)?, 0.0))).collect(), 3)
         }
-        vocab.splice(..vocab.len().min(3), own);
-        vocab.push((source.named("mask_token")?, 0.0));
-    }
+        // Which knew its own beginning and end later than SentencePiece's.
+        Family::Camembert => (
+            vec![
+                Ok(("<s>NOTUSED".to_owned(), 0.0)),
+                Ok((source.named("pad_token")?, 0.0)),
+                Ok(("</s>NOTUSED".to_owned(), 0.0)),
+                Ok((unknown.0, 0.0)),
+                Ok(("<unk>NOTUSED".to_owned(), -100.0)),
+            ],
+            1,
+        ),
+        _ => return Ok((vocab, unk_id)),
+    };
+    vocab.splice(..vocab.len().min(replaced), own.into_iter().collect::<Result<Vec<_>>>()?);
+    vocab.push((source.named("mask_token")?, 0.0));
     Ok((vocab, unk_id))
 }
 
@@ -112,7 +124,9 @@ fn pre_tokenizer(source: &Source<'_>) -> PreTokenizerWrapper {
     };
     let mut steps: Vec<PreTokenizerWrapper> = Vec::new();
     match source.family {
-        Family::Albert | Family::XlmRoberta => steps.push(WhitespaceSplit.into()),
+        Family::Albert | Family::XlmRoberta | Family::Camembert => {
+            steps.push(WhitespaceSplit.into())
+        }
         Family::DebertaV2 if source.flag("split_by_punct", false) => {
             steps.push(Punctuation::default().into());
         }
