@@ -3,7 +3,6 @@
 //! a gradient is the sum over all uses of a weight. No dropout behind the feed-forward.
 
 use crate::Error;
-use crate::attention::Rows;
 use crate::backend::Backend;
 use crate::builder::{Bias, Builder};
 use crate::config::{self, OutOfRange};

@@ -2,7 +2,6 @@
 //! pooler on the first token, positions from 0. Its encoder is RoBERTa's and ELECTRA's too.
 
 use crate::Error;
-use crate::attention::Rows;
 use crate::backend::Backend;
 use crate::builder::{Bias, Builder};
 use crate::config::{self, OutOfRange};

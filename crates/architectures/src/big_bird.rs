@@ -8,7 +8,7 @@
 //! length that blocks are drawn for.
 
 use crate::Error;
-use crate::attention::{FullAttention, Rows, SelfAttention};
+use crate::attention::{FullAttention, SelfAttention};
 use crate::backend::Backend;
 use crate::bert;
 use crate::builder::{Bias, Builder, HeadLinear};

@@ -6,7 +6,6 @@
 //! them.
 
 use crate::Error;
-use crate::attention::Rows;
 use crate::backend::Backend;
 use crate::builder::{Bias, Builder};
 use crate::config::{self, OutOfRange};

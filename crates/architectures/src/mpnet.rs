@@ -3,7 +3,7 @@
 //! position that all layers share; RoBERTa's head.
 
 use crate::Error;
-use crate::attention::{FullAttention, Rows, SelfAttention};
+use crate::attention::{FullAttention, SelfAttention};
 use crate::backend::Backend;
 use crate::bert;
 use crate::builder::{Bias, Builder};
