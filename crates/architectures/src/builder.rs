@@ -50,6 +50,8 @@ pub(crate) struct Builder<'a, B: Backend> {
     pub(crate) checkpoint: &'a Checkpoint,
     pub(crate) family: &'static Family,
     pub(crate) method: &'a Method,
+    /// By the method, unless the network shall only answer.
+    pub(crate) trains_encoder: bool,
     pub(crate) seed: u64,
     /// What is read of a sequence, where the family leaves that open.
     pub(crate) pooling: Pooling,
@@ -79,6 +81,7 @@ impl<'a, B: Backend> Builder<'a, B> {
             checkpoint,
             family,
             method,
+            trains_encoder: *method == Method::Full,
             seed,
             pooling: Pooling::First,
             parameters: Parameters::default(),
@@ -105,10 +108,6 @@ impl<'a, B: Backend> Builder<'a, B> {
         Site { number: self.sites, per_sequence }
     }
 
-    fn trains_encoder(&self) -> bool {
-        *self.method == Method::Full
-    }
-
     /// A table or vector of the encoder.
     pub(crate) fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor<B>, Error> {
         if let Some(id) = self.parameters.named(name) {
@@ -118,7 +117,7 @@ impl<'a, B: Backend> Builder<'a, B> {
             return Ok(Tensor::Frozen(tensor.clone()));
         }
         let data = self.checkpoint.get(self.family.root, name, shape)?;
-        if self.trains_encoder() {
+        if self.trains_encoder {
             return Ok(Tensor::Trained(self.parameter(name, shape, &data)));
         }
         self.frozen += data.len();
@@ -215,7 +214,7 @@ impl<'a, B: Backend> Builder<'a, B> {
             return Ok(Weight::Frozen { packed: packed.clone(), lora });
         }
         let stored = self.checkpoint.get_weight(self.family.root, name, &[out, input])?;
-        if self.trains_encoder() {
+        if self.trains_encoder {
             let id = self.parameter(name, &[out, input], &stored.into_dense());
             return Ok(Weight::Trained { id, precision });
         }

@@ -59,6 +59,18 @@ impl<B: Backend> SequenceClassifier<B> {
         Self::build(backend, config, &checkpoint, labels, method, seed)
     }
 
+    /// Loads a classifier whose weights are all its own, with its head, to answer only: the encoder is
+    /// frozen, so that it is packed once and may be quantised.
+    ///
+    /// # Errors
+    /// A file is missing or damaged, or the architecture unknown.
+    pub fn load_to_answer(backend: &B, folder: &Path, labels: usize) -> Result<Self, Error> {
+        let (config, checkpoint) = (Config::read(folder)?, Checkpoint::open(folder)?);
+        let mut builder = Builder::new(backend, &checkpoint, config.family, &Method::Full, 0);
+        builder.trains_encoder = false;
+        Self::assemble(builder, config, labels)
+    }
+
     /// A network of this shape with weights from a checkpoint.
     ///
     /// # Errors
@@ -71,10 +83,14 @@ impl<B: Backend> SequenceClassifier<B> {
         method: &Method,
         seed: u64,
     ) -> Result<Self, Error> {
-        let mut builder = Builder::new(backend, checkpoint, config.family, method, seed);
+        let builder = Builder::new(backend, checkpoint, config.family, method, seed);
+        Self::assemble(builder, config, labels)
+    }
+
+    fn assemble(mut builder: Builder<'_, B>, config: Config, labels: usize) -> Result<Self, Error> {
         let encoder = config.architecture.encoder(&mut builder)?;
         let head = config.architecture.head(&mut builder, labels)?;
-        if let Method::Lora(lora) = method {
+        if let Method::Lora(lora) = builder.method {
             lora.check_targets(&builder.linears)?;
             if !builder.parameters.iter().any(|p| p.name.contains(".lora_A.")) {
                 let value = format!("{:?}", lora.target_modules);

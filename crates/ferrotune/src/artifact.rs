@@ -191,14 +191,20 @@ pub fn locate(run: &Path, which: Option<Which>) -> Result<PathBuf> {
     bail!("no fine-tuned model in {}: looked for {which}/{CARD} and {CARD} there", run.display())
 }
 
-/// Loads a fine-tuned model, and the base model under it.
+/// Loads a fine-tuned model to answer, and the base model under it. The encoder's matrices are kept as
+/// `quantization` says, by default as the run did.
 ///
 /// # Errors
 /// A file is missing or damaged, or the base model cannot be found.
-pub fn load(folder: &Path, progress: &dyn sources::Progress) -> Result<(Loaded, Device)> {
+pub fn load(
+    folder: &Path,
+    quantization: Option<Quantization>,
+    progress: &dyn sources::Progress,
+) -> Result<(Loaded, Device)> {
     let card: Card = read_json(&folder.join(CARD))?;
     let device = Device::new(None, card.precision)?;
-    let backend = Cpu::new(device.isa, device.precision, card.quantization);
+    let quantization = quantization.unwrap_or(card.quantization);
+    let backend = Cpu::new(device.isa, device.precision, quantization);
     let labels = card.labels.names.len();
     let model = if folder.join(peft::ADAPTER_CONFIG).is_file() {
         let base = Base::find(&card.pretrained_model, progress)?;
@@ -207,7 +213,7 @@ pub fn load(folder: &Path, progress: &dyn sources::Progress) -> Result<(Loaded, 
         peft::read_adapter(&backend, &mut model, folder)?;
         model
     } else {
-        SequenceClassifier::load(&backend, folder, labels, &Method::Full, 0)?
+        SequenceClassifier::load_to_answer(&backend, folder, labels)?
     };
     Ok((Loaded { card, model, backend }, device))
 }

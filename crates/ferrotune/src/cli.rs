@@ -1,6 +1,7 @@
 //! The command line: what is parsed, and its help.
 
 use crate::benchmark::Protocol;
+use architectures::Quantization;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -150,6 +151,28 @@ impl Which {
     }
 }
 
+/// How the matrices of a frozen encoder are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kept {
+    /// In the precision of the run.
+    None,
+    /// In 4 bits.
+    Nf4,
+    /// In 8 bits, and multiplied in them.
+    Int8,
+}
+
+impl Kept {
+    /// As networks know it.
+    pub fn quantization(self) -> Quantization {
+        match self {
+            Kept::None => Quantization::None,
+            Kept::Nf4 => Quantization::Nf4,
+            Kept::Int8 => Quantization::Int8,
+        }
+    }
+}
+
 /// Arguments of `test`.
 #[derive(Debug, Args)]
 pub struct TestArguments {
@@ -161,6 +184,12 @@ pub struct TestArguments {
     /// Which of the run's models; the best by default.
     #[arg(long)]
     pub model: Option<Which>,
+    /// Keep the encoder's matrices this way, whatever the run did. int8 multiplies in 8-bit integers,
+    /// but for outliers in f32 (LLM.int8()): faster, above all on processors with AVX-512 VNNI, and in
+    /// half the memory of bf16; probabilities move by some hundredths, so that a text near the
+    /// boundary may get another label. `test` tells what it costs on labelled rows.
+    #[arg(long, value_name = "HOW")]
+    pub quantization: Option<Kept>,
     /// Print JSON instead of a table.
     #[arg(long)]
     pub json: bool,
@@ -185,6 +214,12 @@ pub struct PredictArguments {
     /// Which of the run's models; the best by default.
     #[arg(long)]
     pub model: Option<Which>,
+    /// Keep the encoder's matrices this way, whatever the run did. int8 multiplies in 8-bit integers,
+    /// but for outliers in f32 (LLM.int8()): faster, above all on processors with AVX-512 VNNI, and in
+    /// half the memory of bf16; probabilities move by some hundredths, so that a text near the
+    /// boundary may get another label. `test` tells what it costs on labelled rows.
+    #[arg(long, value_name = "HOW")]
+    pub quantization: Option<Kept>,
 }
 
 /// What `bench` measures.
@@ -236,6 +271,7 @@ const BENCH_EXAMPLES: &str = "\
 Examples:
   ferrotune bench                                # RoBERTa-base shapes, LoRA r 8 on query and value
   ferrotune bench --set precision=32-true --set threads=1
+  ferrotune bench --set quantization=int8        # forward in 8-bit integers
   ferrotune bench epoch --config examples/unfair_tos_minilm.toml --repeats 1";
 
 /// Arguments of `sync`.

@@ -228,3 +228,35 @@ fn quantised_runs_are_tested_as_they_were_trained() {
             .refused(&[&format!("quantization is `{quantization}`"), "only frozen weights"]);
     }
 }
+
+/// Any run answers with other weights than it was trained with, whole models too; and with none again.
+#[test]
+fn a_run_answers_in_8_bits_where_it_is_asked_to() {
+    for method in ["lora", "full"] {
+        let scene = Scene::new();
+        let answer = scene.train(&[&format!("method={method}"), "precision=32-true"]);
+        assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+        let run = scene.run_folder();
+        let probabilities = |quantization: &[&str]| -> Vec<f64> {
+            let mut arguments = vec!["predict", &run, "--file", "test.jsonl"];
+            arguments.extend(quantization);
+            let answer = scene.run(&arguments);
+            assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+            let score = |line: &str| {
+                let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+                line["score"].as_f64().expect("a score")
+            };
+            answer.stdout.lines().map(score).collect()
+        };
+        let as_trained = probabilities(&[]);
+        assert_eq!(as_trained, probabilities(&["--quantization", "none"]), "{method}");
+        let in_8_bits = probabilities(&["--quantization", "int8"]);
+        assert_ne!(as_trained, in_8_bits, "{method}");
+        for (x, y) in as_trained.iter().zip(&in_8_bits) {
+            assert!((x - y).abs() < 0.05, "{method}: {x} {y}");
+        }
+        let tested = scene.run(&["test", &run, "--quantization", "int8", "--json"]);
+        assert_eq!(tested.code, Some(0), "{}", tested.stderr);
+        scene.run(&["test", &run, "--quantization", "fp4"]).refused(&["fp4", "int8"]);
+    }
+}

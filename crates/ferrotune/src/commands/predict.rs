@@ -5,7 +5,7 @@
 //! given, instead of the first two. Thresholds that were tuned with the model decide, and are named.
 
 use crate::artifact;
-use crate::cli::PredictArguments;
+use crate::cli::{Kept, PredictArguments};
 use crate::evaluation::{Split, TOKEN_BUDGET, classes_of, logits, probabilities};
 use crate::failure::{BeforeStart, Outcome};
 use crate::metrics::{self, Classes};
@@ -19,7 +19,8 @@ use std::io::{BufWriter, Read, Write};
 pub fn run(arguments: &PredictArguments) -> Outcome {
     let folder = artifact::locate(&arguments.run, arguments.model).before_start()?;
     let downloads = Downloads::default();
-    let (loaded, device) = artifact::load(&folder, &downloads).before_start()?;
+    let quantization = arguments.quantization.map(Kept::quantization);
+    let (loaded, device) = artifact::load(&folder, quantization, &downloads).before_start()?;
     let tokenizer = loaded.tokenizer(&folder).before_start()?;
     let texts = texts(arguments, &loaded.card.text_column).before_start()?;
     let thresholds = Thresholds::read(&folder, &loaded.card).before_start()?;

@@ -1,7 +1,7 @@
 //! `ferrotune test RUN`: a trained model on its test split, or on a labelled file.
 
 use crate::artifact;
-use crate::cli::TestArguments;
+use crate::cli::{Kept, TestArguments};
 use crate::config::Config;
 use crate::evaluation::{Split, TOKEN_BUDGET, classes_of, evaluate};
 use crate::failure::{BeforeStart, Outcome};
@@ -16,7 +16,8 @@ use data::Example;
 pub fn run(arguments: &TestArguments) -> Outcome {
     let folder = artifact::locate(&arguments.run, arguments.model).before_start()?;
     let downloads = Downloads::default();
-    let (loaded, device) = artifact::load(&folder, &downloads).before_start()?;
+    let quantization = arguments.quantization.map(Kept::quantization);
+    let (loaded, device) = artifact::load(&folder, quantization, &downloads).before_start()?;
     let examples = rows(arguments, &loaded.card).before_start()?;
     let tokenizer = loaded.tokenizer(&folder).before_start()?;
     let thresholds = Thresholds::read(&folder, &loaded.card).before_start()?;

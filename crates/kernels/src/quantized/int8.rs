@@ -162,9 +162,9 @@ impl Kernel for Dequantize<'_> {
                     let taken = take::<S>(quads.add(first * width), width, last - first);
                     let wanted = first * QUAD..(first + QUADS) * QUAD;
                     let wanted = wanted.start.max(columns.start)..wanted.end.min(columns.end);
-                    for (i, codes) in taken.chunks_exact(QUADS * QUAD).enumerate().take(count) {
+                    for (i, codes) in taken.iter().enumerate().take(count) {
                         let start = i * columns.len() + wanted.start - columns.start;
-                        let codes = &codes[wanted.start - first * QUAD..][..wanted.len()];
+                        let codes = &codes.0[wanted.start - first * QUAD..][..wanted.len()];
                         to_numbers::<S>(codes, scales[i], &mut out[start..][..wanted.len()]);
                     }
                 }
@@ -177,18 +177,19 @@ impl Kernel for Dequantize<'_> {
 /// Most lanes of a vector.
 const LANES: usize = 16;
 
-/// [`QUADS`] quads of each of LANES rows, row after row; zeros beyond `count`.
+/// Codes of [`QUADS`] quads of a row.
+#[derive(Clone, Copy)]
+#[repr(C, align(4))]
+struct Taken([i8; QUADS * QUAD]);
+
+/// [`QUADS`] quads of each of LANES rows; zeros beyond `count`.
 ///
 /// # Safety
 /// LANES quads can be read at each of `count` or [`QUADS`] places, `width` units apart.
 #[inline(always)]
-unsafe fn take<S: Simd>(
-    quads: *const f32,
-    width: usize,
-    count: usize,
-) -> [i8; LANES * QUADS * QUAD] {
+unsafe fn take<S: Simd>(quads: *const f32, width: usize, count: usize) -> [Taken; LANES] {
     const { assert!(S::LANES <= LANES) };
-    let mut taken = [0i8; LANES * QUADS * QUAD];
+    let mut taken = [Taken([0; QUADS * QUAD]); LANES];
     // SAFETY: passed on to the caller; the transposed vectors are LANES rows of `QUADS` units.
     unsafe {
         let mut vectors = [S::splat(0.0); QUADS];
