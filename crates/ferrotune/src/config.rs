@@ -381,6 +381,11 @@ impl Config {
                  probable is taken: no threshold decides"
             );
         }
+        if self.tracking.registered_model_name.is_some()
+            && !self.export.formats.contains(&Format::Mlflow)
+        {
+            bail!("tracking.registered_model_name needs `mlflow` among export.formats");
+        }
         if self.method == MethodName::Full && self.export.formats.contains(&Format::Peft) {
             bail!("export.formats names `peft`, but method = \"full\" trains no adapter");
         }

@@ -14,6 +14,7 @@ mod device;
 mod evaluation;
 mod exports;
 mod failure;
+mod inputs;
 mod interrupt;
 mod memory;
 mod metrics;

@@ -11,18 +11,24 @@ use crate::trackers::Place;
 use crate::trainer::{EpochRecord, Step};
 use anyhow::Result;
 use std::path::Path;
-use tracking::{Metric, Run, RunInfo, RunRecord, Status, Tracker, now_ms, standard_tags};
+use tracking::{
+    Metric, Model, Run, RunInfo, RunRecord, Status, SystemMetrics, Tracker, now_ms, standard_tags,
+};
 
 const STEP_LOSS: &str = "Train_Loss_Step";
 const STEP_LEARNING_RATE: &str = "Learning_Rate";
 
 /// Records a run in its folder, and wherever else the configuration says.
-pub struct Recorder(Run);
+pub struct Recorder {
+    run: Run,
+    /// Samples the machine, if asked to.
+    system: Option<SystemMetrics>,
+}
 
 impl Recorder {
     /// The record of a run, with its history cut after `position` points, and what else keeps it
-    /// from now on. A folder that has none,
-    /// because the run is new or was killed before its first record, gets one that says `info`.
+    /// from now on. A folder that has none, because the run is new or was killed before its first
+    /// record, gets one that says `info`.
     ///
     /// # Errors
     /// The record is damaged, or the folder or the store cannot be written.
@@ -30,6 +36,7 @@ impl Recorder {
         folder: &RunFolder,
         config: &Config,
         info: &RunInfo,
+        datasets: &[tracking::Dataset],
         place: Option<&Place>,
         position: u64,
     ) -> Result<Recorder> {
@@ -49,19 +56,21 @@ impl Recorder {
         let description = config.description.as_deref();
         run.set_tags(&standard_tags(&info, "ferrotune train", description, &here))?;
         run.log_params(&params(config))?;
+        datasets.iter().try_for_each(|dataset| run.log_dataset(dataset))?;
         run.log_artifact(&folder.config(), "")?;
         run.sync()?;
-        Ok(Recorder(run))
+        let system = config.tracking.system_metrics(run.record())?;
+        Ok(Recorder { run, system })
     }
 
     /// Points recorded.
     pub fn position(&self) -> u64 {
-        self.0.record().position()
+        self.run.record().position()
     }
 
     /// The run's name and ids.
     pub fn info(&self) -> &RunInfo {
-        self.0.record().info()
+        self.run.record().info()
     }
 
     /// Loss, learning rate and gradient norm of an optimizer step (from 1).
@@ -69,6 +78,9 @@ impl Recorder {
     /// # Errors
     /// The record cannot be written.
     pub fn step(&mut self, number: u64, step: &Step) -> Result<()> {
+        if let Some(system) = &mut self.system {
+            self.run.log_metrics(&system.due())?;
+        }
         self.log(
             number as i64,
             &[
@@ -115,7 +127,7 @@ impl Recorder {
             .iter()
             .map(|&(key, value)| Metric { key: key.to_owned(), value, timestamp_ms, step })
             .collect();
-        Ok(self.0.log_metrics(&metrics)?)
+        Ok(self.run.log_metrics(&metrics)?)
     }
 
     /// Loss and learning rate of every step recorded so far.
@@ -123,7 +135,7 @@ impl Recorder {
     /// # Errors
     /// The record cannot be read.
     pub fn steps(&self) -> Result<Vec<report::Step>> {
-        let history = self.0.record().history()?;
+        let history = self.run.record().history()?;
         let of = |key: &'static str| history.iter().filter(move |metric| metric.key == key);
         let step = |(loss, rate): (&Metric, &Metric)| report::Step {
             step: loss.step as u64,
@@ -138,7 +150,17 @@ impl Recorder {
     /// # Errors
     /// They cannot be copied.
     pub fn artifact(&mut self, path: &Path, place: &str) -> Result<()> {
-        Ok(self.0.log_artifact(path, place)?)
+        Ok(self.run.log_artifact(path, place)?)
+    }
+
+    /// A model for MLflow, in a folder of the run, which is registered if the configuration says so.
+    ///
+    /// # Errors
+    /// It is no such model, or the record cannot be written.
+    pub fn model(&mut self, folder: &Path, config: &Config) -> Result<()> {
+        let (registered_name, alias) = config.tracking.registered_model();
+        let (name, folder) = ("model".to_owned(), folder.to_path_buf());
+        Ok(self.run.log_model(&Model { name, folder, registered_name, alias })?)
     }
 
     /// Makes everything recorded so far safe.
@@ -146,7 +168,7 @@ impl Recorder {
     /// # Errors
     /// The record cannot be written.
     pub fn sync(&mut self) -> Result<()> {
-        Ok(self.0.sync()?)
+        Ok(self.run.sync()?)
     }
 
     /// Ends the run, and tells where it is and what is missing there.
@@ -154,12 +176,12 @@ impl Recorder {
     /// # Errors
     /// The record cannot be written.
     pub fn finish(&mut self, status: Status) -> Result<()> {
-        self.0.finish(status, now_ms())?;
-        let folder = self.0.record().folder();
+        self.run.finish(status, now_ms())?;
+        let folder = self.run.record().folder();
         if let Some(page) = tracking::page(folder)? {
             tell(format_args!("MLflow: {page}"));
         }
-        if self.0.is_behind() {
+        if self.run.is_behind() {
             tell(format_args!("hint: catch up with: ferrotune sync {}", folder.display()));
         }
         Ok(())

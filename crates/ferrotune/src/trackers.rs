@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
-use tracking::{Connection, Environment, FileStore, Placement, Run, Server};
+use tracking::{
+    Connection, Environment, FileStore, Placement, Run, RunRecord, Server, SystemMetrics,
+};
 
 /// Where the run is recorded besides its folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,11 +24,26 @@ pub struct TrackingConfig {
     pub experiment_name: Option<String>,
     /// How long the end of a run waits for a server that does not answer: `60s`, `5m`.
     pub patience: String,
+    /// Sample the machine's load and memory into `system/…` metrics;
+    /// `MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING` by default.
+    pub log_system_metrics: Option<bool>,
+    /// Registered model that the best model becomes a version of; needs `mlflow` among
+    /// `export.formats`.
+    pub registered_model_name: Option<String>,
+    /// Alias of the registered model that then points at that version.
+    pub registered_model_alias: Option<String>,
 }
 
 impl Default for TrackingConfig {
     fn default() -> Self {
-        TrackingConfig { uri: None, experiment_name: None, patience: "60s".to_owned() }
+        TrackingConfig {
+            uri: None,
+            experiment_name: None,
+            patience: "60s".to_owned(),
+            log_system_metrics: None,
+            registered_model_name: None,
+            registered_model_alias: None,
+        }
     }
 }
 
@@ -77,7 +94,30 @@ impl TrackingConfig {
             tracking::check_uri(&uri.0).context("tracking.uri cannot be used")?;
         }
         self.patience()?;
+        if self.registered_model_alias.is_some() && self.registered_model_name.is_none() {
+            bail!("tracking.registered_model_alias needs tracking.registered_model_name");
+        }
         Ok(())
+    }
+
+    /// Name and alias of the registered model.
+    pub fn registered_model(&self) -> (Option<String>, Option<String>) {
+        (self.registered_model_name.clone(), self.registered_model_alias.clone())
+    }
+
+    /// What samples the machine while the run of this record goes on, if that is wanted.
+    ///
+    /// # Errors
+    /// A setting of the environment that cannot be used; the record cannot be read.
+    pub fn system_metrics(&self, record: &RunRecord) -> Result<Option<SystemMetrics>> {
+        if self.log_system_metrics != Some(true) {
+            return Ok(None);
+        }
+        let interval = SystemMetrics::interval(&Environment::of_process())?;
+        let history = record.history()?;
+        let of_machine = history.iter().filter(|metric| metric.key.starts_with("system/"));
+        let first = of_machine.map(|metric| metric.step + 1).max().unwrap_or(0);
+        Ok(Some(SystemMetrics::new(interval, first)))
     }
 
     fn patience(&self) -> Result<Duration> {
@@ -100,6 +140,9 @@ impl TrackingConfig {
         {
             tracking::check_uri(uri).context("MLFLOW_TRACKING_URI cannot be used")?;
             self.uri = Some(Uri(uri.to_owned()));
+        }
+        if self.log_system_metrics.is_none() {
+            self.log_system_metrics = Some(SystemMetrics::wanted(environment)?);
         }
         let placement = Placement::from_environment(self.experiment_name.as_deref(), environment)?;
         if let Placement::ExperimentName(name) = placement {

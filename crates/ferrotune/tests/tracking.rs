@@ -43,11 +43,25 @@ fn assert_equal(read: &Value, folder: &Path, status: Status) {
     for (key, value) in record.tags() {
         assert_eq!(read["tags"][key], json!(value), "{key}");
     }
+    let datasets: Vec<_> = record
+        .datasets()
+        .iter()
+        .map(|dataset| json!([dataset.name, dataset.digest, dataset.context]))
+        .collect();
+    let found = read["datasets"].as_array().expect("data sets");
+    assert!(
+        found.len() == 3 && datasets.iter().all(|dataset| found.contains(dataset)),
+        "{found:?}"
+    );
     let files: Vec<_> = record
         .artifacts()
         .map(|(path, file)| json!([path, file.metadata().expect("a file").len()]))
         .collect();
-    assert_eq!(read["artifacts"], json!(files));
+    // MLflow 3 shows a run's models among its artifacts.
+    let of_run = |entry: &&Value| !entry[0].as_str().is_some_and(|p| p.starts_with("model/"));
+    let found: Vec<_> =
+        read["artifacts"].as_array().expect("files").iter().filter(of_run).collect();
+    assert_eq!(json!(found), json!(files));
     let mut points = BTreeMap::<String, BTreeSet<(i64, i64, u64)>>::new();
     let history = record.history().expect("a history");
     for Metric { key, value, step, timestamp_ms } in history {
@@ -104,7 +118,15 @@ fn a_run_on_a_server_is_the_run_in_its_folder() {
     // The password goes to a server that asks for none.
     let uri = server.uri().replace("//", &format!("//me:{SECRET}@"));
     let uri_set = format!("tracking.uri={uri}");
-    let settings = [uri_set.as_str(), "description=a *note*", "tracking.experiment_name=clauses"];
+    scene.file("model/tokenizer_config.json", "{}");
+    let settings = [
+        uri_set.as_str(),
+        "description=a *note*",
+        "tracking.experiment_name=clauses",
+        "export.formats=[\"mlflow\"]",
+        "tracking.registered_model_name=unfair clauses",
+        "tracking.registered_model_alias=champion",
+    ];
     let done = scene.train(&[&settings[..], &["output_dir=whole"]].concat());
     assert_eq!(done.code, Some(0), "{}", done.stderr);
     let whole = run_in(&scene, "whole");
@@ -116,6 +138,17 @@ fn a_run_on_a_server_is_the_run_in_its_folder() {
         assert!(artifacts.contains(file), "{file} in {artifacts}");
     }
     assert_eq!(read["params"]["tracking.uri"], json!(server.uri()));
+    let version = server.client().model_version("unfair clauses", "1").expect("registered");
+    assert_eq!(version.status, "READY");
+    let run_id = read["runs"][0].as_str().expect("an id");
+    let models = server.client().logged_models_of("1", run_id).expect("asked");
+    assert_eq!(models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["model"]);
+    let stored = models[0].artifact_uri.trim_start_matches("mlflow-artifacts:/");
+    let stored = server.folder().join("artifacts").join(stored);
+    for file in ["MLmodel", "model/model.safetensors", "components/tokenizer/tokenizer.json"] {
+        let sent = std::fs::read(whole.join("export/mlflow").join(file)).expect("exported");
+        assert!(std::fs::read(stored.join(file)).expect("stored") == sent, "{file}");
+    }
     assert!(done.stderr.contains(&format!("MLflow: {}/#/experiments/", server.uri())));
     for text in [&done.stderr, &done.stdout, &read.to_string()] {
         assert!(!text.contains(SECRET), "{text}");
@@ -139,6 +172,8 @@ fn interrupted_and_resumed(scene: &Scene, server: &Server) {
         .args(scene.train_arguments(&long))
         .env("MLFLOW_TRACKING_URI", server.uri())
         .env("MLFLOW_EXPERIMENT_NAME", "cut")
+        .env("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+        .env("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
         .spawn()
         .expect("the program");
     let waiting = Instant::now();
@@ -152,7 +187,10 @@ fn interrupted_and_resumed(scene: &Scene, server: &Server) {
     assert_eq!(child.wait().expect("a child").code(), Some(130));
     let folder = run_in(scene, "cut");
     let page = tracking::page(&folder).expect("readable");
-    assert_equal(&on_server(server, &folder), &folder, Status::Killed);
+    let read = on_server(server, &folder);
+    assert_equal(&read, &folder, Status::Killed);
+    #[cfg(target_os = "linux")]
+    assert!(read["metrics"]["system/cpu_utilization_percentage"].is_array());
 
     // Killed without a word, some time after it went on.
     let resume = ["train".to_owned(), "--resume".to_owned(), folder.display().to_string()];

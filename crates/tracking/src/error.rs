@@ -165,6 +165,16 @@ pub enum Error {
         /// The server's address, without credentials.
         url: String,
     },
+    /// A version of a registered model that came to nothing.
+    #[error("version {version} of the registered model {name:?} failed: {reason}")]
+    Registration {
+        /// The registered model.
+        name: String,
+        /// The version.
+        version: String,
+        /// What the registry says.
+        reason: String,
+    },
     /// A server that does not have the whole run at its end.
     #[error("{url} does not have the whole run: {reason}")]
     Behind {

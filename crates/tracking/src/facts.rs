@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::at;
+use crate::model::RecordedModel;
 use crate::{Dataset, Error, Result, RunInfo, Status};
 
 pub(crate) const RUN: &str = "run.json";
@@ -15,6 +16,7 @@ pub(crate) const PARAMS: &str = "params.json";
 pub(crate) const TAGS: &str = "tags.json";
 pub(crate) const DATASETS: &str = "datasets.json";
 pub(crate) const ARTIFACTS: &str = "artifacts.json";
+pub(crate) const MODELS: &str = "models.json";
 
 /// Everything in a record but the metric points.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(crate) struct Facts {
     pub datasets: Vec<Dataset>,
     /// Artifact path → file, relative to the run folder.
     pub artifacts: BTreeMap<String, PathBuf>,
+    /// By name.
+    pub models: BTreeMap<String, RecordedModel>,
 }
 
 /// The content of `run.json`.
@@ -45,6 +49,7 @@ impl Facts {
             tags: BTreeMap::new(),
             datasets: Vec::new(),
             artifacts: BTreeMap::new(),
+            models: BTreeMap::new(),
         }
     }
 
@@ -63,6 +68,7 @@ impl Facts {
             tags: read_or_empty(&folder.join(TAGS))?,
             datasets: read_or_empty(&folder.join(DATASETS))?,
             artifacts: read_or_empty(&folder.join(ARTIFACTS))?,
+            models: read_or_empty(&folder.join(MODELS))?,
         })
     }
 }

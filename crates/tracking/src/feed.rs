@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::{Dataset, Metric, Result, RunRecord, Status, Tracker};
+use crate::{Dataset, Metric, Model, Result, RunRecord, Status, Tracker};
 
 /// A run's record together with the trackers that follow it.
 pub struct Run {
@@ -103,6 +103,12 @@ impl Tracker for Run {
         Ok(())
     }
 
+    fn log_model(&mut self, model: &Model) -> Result<()> {
+        self.record.log_model(model)?;
+        self.feed(|tracker| tracker.log_model(model));
+        Ok(())
+    }
+
     fn rewind(&mut self, history: &[Metric]) -> Result<()> {
         self.record.rewind(history)?;
         self.feed(|tracker| tracker.rewind(history));
@@ -152,6 +158,7 @@ fn catch_up(record: &RunRecord, tracker: &mut dyn Tracker) -> Result<()> {
     for (path, file) in record.artifacts() {
         tracker.log_artifact(&file, path.rsplit_once('/').map_or("", |(folder, _)| folder))?;
     }
+    record.models().try_for_each(|model| tracker.log_model(&model))?;
     tracker.sync()?;
     match record.end_time_ms() {
         Some(end_time_ms) => tracker.finish(record.status(), end_time_ms),

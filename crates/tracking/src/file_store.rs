@@ -25,7 +25,9 @@ use crate::limits::{MAX_PARAM_LENGTH, MAX_TAG_LENGTH, check_key, check_metric, c
 use crate::meta::{ExperimentMeta, RunMeta, status_number};
 use crate::run::check_run_id;
 use crate::uri::{file_uri, local_folder};
-use crate::{Dataset, Error, Metric, Result, RunInfo, Status, Tracker, artifact, inputs, now_ms};
+use crate::{
+    Dataset, Error, Metric, Model, Result, RunInfo, Status, Tracker, artifact, inputs, now_ms,
+};
 
 const META: &str = "meta.yaml";
 const TRASH: &str = ".trash";
@@ -216,6 +218,15 @@ impl Tracker for FileStore {
             artifact::copy(&file, &root, &path)?;
         }
         Ok(())
+    }
+
+    /// Among the run's artifacts, where `runs:/RUN/NAME` finds it. There is no registry.
+    fn log_model(&mut self, model: &Model) -> Result<()> {
+        model.check()?;
+        if let Some(name) = &model.registered_name {
+            tracing::warn!("a file store registers no models: {name:?} is not registered there");
+        }
+        self.log_artifact(&model.folder, &model.name)
     }
 
     fn rewind(&mut self, history: &[Metric]) -> Result<()> {

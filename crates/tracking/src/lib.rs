@@ -81,10 +81,12 @@ mod history;
 mod inputs;
 mod limits;
 mod meta;
+mod model;
 mod point;
 mod record;
 mod run;
 mod server;
+mod system;
 mod tags;
 mod uri;
 
@@ -95,14 +97,17 @@ pub use error::{Error, Result};
 pub use feed::Run;
 pub use file_store::FileStore;
 pub use limits::{MAX_EXPERIMENT_LENGTH, MAX_KEY_LENGTH, MAX_PARAM_LENGTH, MAX_TAG_LENGTH};
+pub use model::Model;
 pub use record::RunRecord;
 pub use run::{Metric, RunInfo, Status, new_run_id, new_run_name, now_ms};
 pub use server::{
     ArtifactInfo, Batch, Client, Connection, Credentials, DatasetInput, Environment, Experiment,
-    LoggedModel, ModelVersion, Multipart, NewLoggedModel, NewModelVersion, NewRun, Pair, Placement,
-    Retry, Secret, Server, ServerDataset, ServerInfo, ServerRun, ServerRunData, ServerRunInfo,
-    ServerRunInputs, Synced, Tls, check_server, is_server, page, sync, without_user,
+    LoggedModel, ModelOutput, ModelVersion, Multipart, NewLoggedModel, NewModelVersion, NewRun,
+    Pair, Placement, Retry, Secret, Server, ServerDataset, ServerInfo, ServerRun, ServerRunData,
+    ServerRunInfo, ServerRunInputs, ServerRunOutputs, Synced, Tls, check_server, is_server, page,
+    sync, without_user,
 };
+pub use system::SystemMetrics;
 pub use tags::standard_tags;
 pub use uri::check_uri;
 
@@ -143,6 +148,14 @@ pub trait Tracker: Send {
     /// A path that would leave the artifact folder, a symbolic link; else what the place it is kept
     /// in answers.
     fn log_artifact(&mut self, local: &Path, artifact_path: &str) -> Result<()>;
+
+    /// Keeps a model that the run made. One logged again under its name takes the place of the one
+    /// before.
+    ///
+    /// # Errors
+    /// A name that MLflow would refuse, a folder without `MLmodel`, a symbolic link in it; else what
+    /// the place it is kept in answers.
+    fn log_model(&mut self, model: &Model) -> Result<()>;
 
     /// Makes `history` the whole history of metrics and the run a running one: how a resumed run
     /// starts, after which it equals one that was never interrupted.

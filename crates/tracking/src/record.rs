@@ -6,6 +6,8 @@
 //! - `datasets.json`: the data sets the run reads
 //! - `artifacts.json`: artifact path → file, relative to the run folder; files from elsewhere are
 //!   copied to `artifacts/`, files of the run folder are named where they are
+//! - `models.json`: the models the run made, where their folders are, and what they are registered
+//!   as; a folder from elsewhere is copied to `models/`
 //!
 //! Metric lines are appended without waiting for the disk; [`sync`](Tracker::sync), called at each
 //! checkpoint, makes them last. Opening a record changes nothing on disk, so a live run can be read
@@ -18,13 +20,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::at;
-use crate::facts::{ARTIFACTS, DATASETS, Facts, PARAMS, RUN, State, TAGS, write_json};
+use crate::facts::{ARTIFACTS, DATASETS, Facts, MODELS, PARAMS, RUN, State, TAGS, write_json};
 use crate::history::{self, Undone, line};
 use crate::limits::{check_key, check_metric};
-use crate::{Dataset, Error, Metric, Result, RunInfo, Status, Tracker, artifact};
-
-/// Points of the machine, which no rewind takes back: unlike training, they are not done again.
-const SYSTEM: &str = "system/";
+use crate::model::RecordedModel;
+use crate::system::PREFIX;
+use crate::{Dataset, Error, Metric, Model, Result, RunInfo, Status, Tracker, artifact};
 
 /// The record of one run in its folder.
 #[derive(Debug)]
@@ -135,6 +136,16 @@ impl RunRecord {
         self.facts.artifacts.iter().map(|(path, file)| (path.as_str(), self.folder.join(file)))
     }
 
+    /// The models the run made.
+    pub fn models(&self) -> impl Iterator<Item = Model> {
+        self.facts.models.iter().map(|(name, model)| Model {
+            name: name.clone(),
+            folder: self.folder.join(&model.folder),
+            registered_name: model.registered_name.clone(),
+            alias: model.alias.clone(),
+        })
+    }
+
     /// The number of metric points logged so far: what a checkpoint stores and a resumed run hands
     /// to [`rewind_to`](Self::rewind_to).
     #[must_use]
@@ -167,7 +178,7 @@ impl RunRecord {
         }
         let position = usize::try_from(position).expect("at most the length of a Vec");
         let (of_machine, undone): (Vec<_>, _) =
-            history.split_off(position).into_iter().partition(|m| m.key.starts_with(SYSTEM));
+            history.split_off(position).into_iter().partition(|m| m.key.starts_with(PREFIX));
         history.extend(of_machine);
         self.undone.keep(&self.folder, undone)?;
         self.rewind(&history)?;
@@ -275,6 +286,29 @@ impl Tracker for RunRecord {
         if all != self.facts.artifacts {
             write_json(&self.folder.join(ARTIFACTS), &all)?;
             self.facts.artifacts = all;
+        }
+        Ok(())
+    }
+
+    fn log_model(&mut self, model: &Model) -> Result<()> {
+        model.check()?;
+        let files = artifact::files(&model.folder, "")?;
+        let folder = match self.inside(&model.folder) {
+            Some(folder) => folder,
+            None => {
+                let folder = Path::new("models").join(&model.name);
+                for (file, path) in files {
+                    artifact::copy(&file, &self.folder.join(&folder), &path)?;
+                }
+                folder
+            }
+        };
+        let mut all = self.facts.models.clone();
+        let (registered_name, alias) = (model.registered_name.clone(), model.alias.clone());
+        all.insert(model.name.clone(), RecordedModel { folder, registered_name, alias });
+        if all != self.facts.models {
+            write_json(&self.folder.join(MODELS), &all)?;
+            self.facts.models = all;
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use crate::config::{Config, ThresholdRule, environment};
 use crate::device::Device;
 use crate::exports::Export;
 use crate::failure::{BeforeStart, Failure, Outcome};
+use crate::inputs;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::memory::{self, Bytes};
 use crate::prepared::Prepared;
@@ -185,7 +186,8 @@ impl Job {
         }
         let info = info.unwrap_or_else(|| run_info(&self.config));
         let position = trainer.state.metric_position;
-        Recorder::open(&self.folder, &self.config, &info, place, position)
+        let datasets = inputs::datasets(&self.config, &self.prepared.dataset);
+        Recorder::open(&self.folder, &self.config, &info, &datasets, place, position)
     }
 
     fn train(&mut self, trainer: &mut Trainer, recorder: &mut Recorder) -> Result<End> {
@@ -317,11 +319,12 @@ impl Job {
     /// What follows the last step.
     fn finish(&mut self, trainer: &mut Trainer, recorder: &mut Recorder, note: &str) -> Result<()> {
         self.test(trainer, recorder, note)?;
-        self.export()
+        self.export(recorder)
     }
 
-    /// Writes the best model in the formats that the configuration names.
-    fn export(&self) -> Result<()> {
+    /// Writes the best model in the formats that the configuration names; that for MLflow is one of
+    /// the run's models there.
+    fn export(&self, recorder: &mut Recorder) -> Result<()> {
         let (base, isa) = (&self.prepared.base, self.device.isa);
         for &format in &self.config.export.formats {
             let int8 = format == Format::Onnx && self.config.export.int8;
@@ -330,6 +333,9 @@ impl Job {
             durable::create_folder(target.parent().unwrap_or(&target))?;
             durable::replace_folder(&target, |folder| self.device.run(|| export.write(folder)))?;
             tell(format_args!("exported: {}", target.display()));
+            if format == Format::Mlflow {
+                recorder.model(&target, &self.config)?;
+            }
         }
         Ok(())
     }

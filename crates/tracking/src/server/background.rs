@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::sender::Sender;
 use super::{Client, Connection, Placement, Retry};
 use crate::error::Failure;
-use crate::{Dataset, Error, Metric, Result, Status, Tracker};
+use crate::{Dataset, Error, Metric, Model, Result, Status, Tracker};
 
 /// How long the start of a run waits to learn whether the server takes it.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
@@ -202,6 +202,11 @@ impl Tracker for Server {
         Ok(())
     }
 
+    fn log_model(&mut self, _: &Model) -> Result<()> {
+        self.wake();
+        Ok(())
+    }
+
     fn rewind(&mut self, _: &[Metric]) -> Result<()> {
         self.wake();
         Ok(())
@@ -242,7 +247,12 @@ fn run(mut sender: Sender, retry: &Retry, shared: &Shared) {
         }
         let asked = state.asked;
         drop(state);
+        let taken = sender.taken.load(Ordering::Relaxed);
         let sent = sender.pass();
+        if taken != sender.taken.load(Ordering::Relaxed) {
+            // What fails now is another thing than before.
+            failures = 0;
+        }
         let mut state = shared.lock();
         match sent {
             Ok(()) => {

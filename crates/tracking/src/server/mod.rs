@@ -9,6 +9,7 @@ mod connection;
 mod credentials;
 mod environment;
 mod http;
+mod model;
 mod models;
 mod placement;
 mod progress;
@@ -30,6 +31,6 @@ pub use progress::page;
 pub use retry::Retry;
 pub use sync::{Synced, sync};
 pub use wire::{
-    Batch, DatasetInput, Experiment, NewRun, Pair, ServerDataset, ServerInfo, ServerRun,
-    ServerRunData, ServerRunInfo, ServerRunInputs,
+    Batch, DatasetInput, Experiment, ModelOutput, NewRun, Pair, ServerDataset, ServerInfo,
+    ServerRun, ServerRunData, ServerRunInfo, ServerRunInputs, ServerRunOutputs,
 };

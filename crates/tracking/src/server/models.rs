@@ -12,7 +12,7 @@ use super::address::query_value;
 use super::client::IgnoredObject;
 use super::retry::Repeated::{Harmless, Twice};
 use super::wire::Pair;
-use crate::{Dataset, Result};
+use crate::{Dataset, Error, Result};
 
 /// A model that a run made, as an MLflow 3 server keeps it.
 #[derive(Debug, Clone, Deserialize)]
@@ -61,6 +61,9 @@ pub struct ModelVersion {
     /// What went wrong, if something did.
     #[serde(default)]
     pub status_message: String,
+    /// The logged model it is, on servers that have them.
+    #[serde(default)]
+    pub model_id: String,
 }
 
 /// A version to create.
@@ -148,7 +151,8 @@ impl Client {
         Ok(answer.models.into_iter().map(|model| model.info).collect())
     }
 
-    /// Declares a logged model ready, and an output of its run at a step.
+    /// Declares a logged model ready, and an output of its run at a step. Declared again, nothing
+    /// changes.
     ///
     /// # Errors
     /// What the server or the way to it answers.
@@ -158,7 +162,17 @@ impl Client {
         let _: IgnoredObject = self.http.send("PATCH", &url, &ready, Harmless)?;
         let outputs =
             json!({ "run_id": run_id, "models": [{ "model_id": model_id, "step": step }] });
-        self.post("runs/outputs", &outputs)
+        match self.post("runs/outputs", &outputs) {
+            // MLflow takes no output twice.
+            Err(error @ Error::Refused { status: 400, .. }) => {
+                let there = self.run(run_id)?.outputs.models;
+                if there.iter().any(|output| output.model_id == model_id) {
+                    return Ok(());
+                }
+                Err(error)
+            }
+            answer => answer,
+        }
     }
 
     /// Tells a run that a folder of its artifacts holds a model, as MLflow 2 does; `description`

@@ -9,6 +9,7 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 
 use super::Placement;
+use super::model::ModelSent;
 use crate::error::at;
 use crate::facts::{read_json, write_json};
 use crate::history::Place;
@@ -48,6 +49,8 @@ pub(super) struct Sent {
     pub metrics: Place,
     /// Files by artifact path.
     pub artifacts: BTreeMap<String, Stamp>,
+    /// By name.
+    pub models: BTreeMap<String, ModelSent>,
     pub status: Option<(Status, Option<i64>)>,
 }
 

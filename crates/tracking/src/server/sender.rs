@@ -78,10 +78,10 @@ impl Sender {
     /// [`refusals`](Self::refusals); any other error ends the pass.
     pub fn pass(&mut self) -> Result<()> {
         let facts = Facts::read(&self.folder)?;
-        let run = self.run(&facts)?;
         let before = self.progress.clone();
-        let sent = self.send_all(&facts, &run);
+        let sent = self.run(&facts).and_then(|run| self.send_all(&facts, &run));
         if self.progress != before {
+            self.taken.fetch_add(1, Ordering::Relaxed);
             self.progress.save(&self.folder)?;
         }
         sent
@@ -96,6 +96,7 @@ impl Sender {
         self.part("data sets", |sender| sender.datasets(facts, run))?;
         self.part("metrics", |sender| sender.metrics(run))?;
         self.part("artifacts", |sender| sender.artifacts(facts, run))?;
+        self.part("models", |sender| sender.models(facts, run))?;
         if facts.state.end_time_ms.is_some() && self.progress.sent.status != Some(facts.status()) {
             self.part("history", |sender| sender.nothing_undone())?;
             self.part("status", |sender| sender.status(facts, run))?;

@@ -37,6 +37,9 @@ pub struct ServerRun {
     /// What it read.
     #[serde(default)]
     pub inputs: ServerRunInputs,
+    /// What it made.
+    #[serde(default)]
+    pub outputs: ServerRunOutputs,
 }
 
 impl ServerRun {
@@ -91,6 +94,21 @@ pub struct ServerRunInputs {
     /// The data sets.
     #[serde(default, rename = "dataset_inputs")]
     pub datasets: Vec<DatasetInput>,
+}
+
+/// What a run on a server made.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct ServerRunOutputs {
+    /// The logged models.
+    #[serde(default, rename = "model_outputs")]
+    pub models: Vec<ModelOutput>,
+}
+
+/// A logged model that a run on a server made.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ModelOutput {
+    /// The logged model.
+    pub model_id: String,
 }
 
 /// A data set that a run on a server read.

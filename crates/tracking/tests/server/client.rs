@@ -211,7 +211,9 @@ fn models(server: &Server, experiment_id: &str, run_id: &str, location: &str) {
             let file = server.folder().join("MLmodel");
             durable::write(&file, b"flavors: {}\n").expect("write");
             client.upload_artifact(&created.artifact_uri, "MLmodel", &file).expect("uploaded");
-            client.finish_logged_model(run_id, &created.model_id, 7).expect("ready");
+            for _ in 0..2 {
+                client.finish_logged_model(run_id, &created.model_id, 7).expect("ready");
+            }
             let found = client.logged_models_of(experiment_id, run_id).expect("found");
             assert_eq!(found.len(), 1);
             assert_eq!(found[0].model_id, created.model_id);

@@ -106,6 +106,17 @@ impl Server {
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
+    /// What a model of its predicts for a text, loaded by MLflow itself.
+    pub fn predict(&self, model: &str, text: &str) -> Value {
+        let output = Command::new(&self.python)
+            .arg(tests().join("server/predict.py"))
+            .args([&self.uri(), model, text])
+            .output()
+            .expect("Python starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
     pub fn version(&self) -> Version {
         self.version
     }

@@ -1,0 +1,178 @@
+//! Sends the models of a run: as logged models to MLflow 3, as folders of the run's artifacts to
+//! MLflow 2; and registers them. Each step that was acknowledged is kept, and whatever would make a
+//! second model or version is looked for before it is made.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use serde::{Deserialize, Serialize};
+
+use super::client::is_absent_resource;
+use super::progress::{RunOnServer, Stamp};
+use super::sender::Sender;
+use super::{ModelVersion, NewLoggedModel, NewModelVersion};
+use crate::facts::Facts;
+use crate::model::{RecordedModel, description};
+use crate::{Error, Result, artifact};
+
+/// Where MLflow 2 keeps what models a run has.
+const HISTORY: &str = "mlflow.log-model.history";
+
+/// How far a model got.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct ModelSent {
+    place: Option<ModelPlace>,
+    files: BTreeMap<String, Stamp>,
+    ready: bool,
+    /// The registered model and the version of it.
+    version: Option<(String, String)>,
+    alias: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct ModelPlace {
+    /// Of a logged model.
+    model_id: Option<String>,
+    /// Where its files are: an artifact location, and the folder below it.
+    artifact_uri: String,
+    folder: String,
+}
+
+impl Sender {
+    pub(super) fn models(&mut self, facts: &Facts, run: &RunOnServer) -> Result<()> {
+        for (name, model) in &facts.models {
+            let mut sent = self.progress.sent.models.remove(name).unwrap_or_default();
+            let result = self.model(name, model, run, &mut sent);
+            self.progress.sent.models.insert(name.clone(), sent);
+            result?;
+        }
+        Ok(())
+    }
+
+    fn model(
+        &self,
+        name: &str,
+        model: &RecordedModel,
+        run: &RunOnServer,
+        sent: &mut ModelSent,
+    ) -> Result<()> {
+        let place = match &sent.place {
+            Some(place) => place.clone(),
+            None => self.place(name, run)?,
+        };
+        sent.place = Some(place.clone());
+        let folder = self.folder.join(&model.folder);
+        for (file, path) in artifact::files(&folder, &place.folder)? {
+            let stamp = Stamp::of(&file)?;
+            if sent.files.get(&path) != Some(&stamp) {
+                self.client.upload_artifact(&place.artifact_uri, &path, &file)?;
+                sent.files.insert(path, stamp);
+                self.taken.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if !sent.ready {
+            match &place.model_id {
+                Some(id) => self.client.finish_logged_model(&run.run_id, id, 0)?,
+                None => self.record_model(name, &folder, run)?,
+            }
+            sent.ready = true;
+        }
+        if let Some(registered) = &model.registered_name {
+            if sent.version.as_ref().is_none_or(|(name, _)| name != registered) {
+                let version = self.version(registered, &place, run)?;
+                sent.version = Some((registered.clone(), version));
+                sent.alias = None;
+            }
+            if let (Some(alias), Some((_, version))) = (&model.alias, &sent.version)
+                && sent.alias.as_ref() != Some(alias)
+            {
+                self.client.set_alias(registered, alias, version)?;
+                sent.alias = Some(alias.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// The logged model of this name, which is created if need be; on a server without them, the
+    /// folder of this name among the artifacts.
+    fn place(&self, name: &str, run: &RunOnServer) -> Result<ModelPlace> {
+        let experiment_id = self.progress.experiment_id.clone().unwrap_or_default();
+        let found = match self.client.logged_models_of(&experiment_id, &run.run_id) {
+            Ok(found) => found.into_iter().find(|model| model.name == name),
+            Err(error) if is_unknown_call(&error) => {
+                return Ok(ModelPlace {
+                    model_id: None,
+                    artifact_uri: run.artifact_uri.clone(),
+                    folder: name.to_owned(),
+                });
+            }
+            Err(error) => return Err(error),
+        };
+        let model = match found {
+            Some(found) => found,
+            None => self.client.create_logged_model(&NewLoggedModel {
+                experiment_id: &experiment_id,
+                name,
+                source_run_id: &run.run_id,
+                params: Vec::new(),
+                tags: Vec::new(),
+            })?,
+        };
+        Ok(ModelPlace {
+            model_id: Some(model.model_id),
+            artifact_uri: model.artifact_uri,
+            folder: String::new(),
+        })
+    }
+
+    /// For MLflow 2, whose list of models grows with each time that one is named.
+    fn record_model(&self, name: &str, folder: &std::path::Path, run: &RunOnServer) -> Result<()> {
+        let mut described = description(folder)?;
+        described["run_id"] = run.run_id.clone().into();
+        described["artifact_path"] = name.into();
+        let there = self.client.run(&run.run_id)?;
+        let known = there.tag(HISTORY).and_then(|text| serde_json::from_str(text).ok());
+        let known: Vec<serde_json::Value> = known.unwrap_or_default();
+        if known.iter().any(|model| model["artifact_path"] == described["artifact_path"]) {
+            return Ok(());
+        }
+        self.client.record_model(&run.run_id, &described)
+    }
+
+    /// The version of a registered model that this model is, which is created if need be.
+    fn version(&self, registered: &str, place: &ModelPlace, run: &RunOnServer) -> Result<String> {
+        let source = match &place.model_id {
+            Some(id) => format!("models:/{id}"),
+            None => format!("{}/{}", place.artifact_uri, place.folder),
+        };
+        self.client.ensure_registered_model(registered)?;
+        let found = self.client.versions_of(&run.run_id)?;
+        let same = |version: &ModelVersion| match &place.model_id {
+            Some(id) => version.model_id == *id || version.source == source,
+            None => version.source == source,
+        };
+        if let Some(found) = found.into_iter().find(|v| v.name == registered && same(v)) {
+            return Ok(found.version);
+        }
+        let created = self.client.create_model_version(&NewModelVersion {
+            name: registered,
+            source: &source,
+            run_id: &run.run_id,
+            model_id: place.model_id.as_deref(),
+        })?;
+        if created.status == "FAILED_REGISTRATION" {
+            return Err(Error::Registration {
+                name: registered.to_owned(),
+                version: created.version,
+                reason: created.status_message,
+            });
+        }
+        Ok(created.version)
+    }
+}
+
+/// 404 from a server that does not know the call, rather than what it asks for.
+fn is_unknown_call(error: &Error) -> bool {
+    matches!(error, Error::Refused { status: 404, .. }) && !is_absent_resource(error)
+}
