@@ -3,7 +3,7 @@
     python fixtures.py OUT_DIR
 
 Everything is computed in float64 and stored as F32: the files hold the exact value, not one
-library's rounding (but for ModernBERT, whose rotary positions and softmax Transformers rounds to float32). The same case is computed again in float32 and refused if Transformers itself
+library's rounding (but for ModernBERT, whose rotary positions and softmax Transformers rounds to float32, and DeBERTa's first version, whose LayerNorms it does). The same case is computed again in float32 and refused if Transformers itself
 strays from the stored value further than the tolerance the Rust tests grant (1e-4); so a fixture
 never asks more of us than it asks of the oracle.
 
@@ -38,6 +38,12 @@ from transformers import (
     CamembertConfig,
     CamembertForSequenceClassification,
     CamembertModel,
+    DebertaConfig,
+    DebertaForSequenceClassification,
+    DebertaModel,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
+    DebertaV2Model,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     DistilBertModel,
@@ -106,6 +112,10 @@ TINY_MODERNBERT = dict(
     pad_token_id=0, bos_token_id=1, cls_token_id=1, eos_token_id=2, sep_token_id=2,
 )
 SMALL = dict(hidden_size=24, num_attention_heads=3, num_hidden_layers=2, intermediate_size=36)
+TINY_DEBERTA = dict(
+    hidden_size=16, num_attention_heads=2, num_hidden_layers=2, intermediate_size=22, vocab_size=40,
+    max_position_embeddings=70, relative_attention=True,
+)
 
 FAMILIES = {
     "albert": dict(
@@ -196,6 +206,80 @@ FAMILIES = {
         bare=lambda config: CamembertModel(config, add_pooling_layer=False),
         full=CamembertForSequenceClassification,
         modules_to_save=["classifier"],
+        cases=FEWER_CASES[:1],
+        adapter=DEFAULT,
+    ),
+    "deberta": dict(
+        seed=113,
+        first_id=4,
+        config=DebertaConfig(
+            **TINY_DEBERTA, pos_att_type="c2p|p2c", max_relative_positions=16, position_biased_input=True,
+            type_vocab_size=2,
+        ),
+        bare=DebertaModel,
+        full=DebertaForSequenceClassification,
+        modules_to_save=["classifier", "pooler"],
+        query_value=["in_proj"],
+        lengths=[17, 2, 16, 70, 1, 15, 33],  # about the farthest position, and blocks of queries
+        cases=FEWER_CASES,
+        adapter=DEFAULT,
+    ),
+    "deberta_c2p": dict(
+        seed=101,
+        first_id=4,
+        # As published, but for the one kind of positions.
+        config=DebertaConfig(**TINY_DEBERTA, pos_att_type="c2p", position_biased_input=False),
+        bare=DebertaModel,
+        full=DebertaForSequenceClassification,
+        modules_to_save=["classifier", "pooler"],
+        query_value=["in_proj"],
+        cases=FEWER_CASES[:1],
+        adapter=ALL_LINEAR,
+    ),
+    "deberta_v2": dict(
+        seed=103,
+        first_id=4,
+        # As version 3: positions in buckets, which share the contents' keys and queries.
+        config=DebertaV2Config(
+            **TINY_DEBERTA, pos_att_type="p2c|c2p", position_buckets=16, share_att_key=True,
+            norm_rel_ebd="layer_norm", position_biased_input=False,
+        ),
+        bare=DebertaV2Model,
+        full=DebertaV2ForSequenceClassification,
+        modules_to_save=["classifier", "pooler"],
+        query_value=["query_proj", "value_proj"],
+        lengths=[9, 2, 8, 70, 1, 7, 33],  # about the last bucket of one distance
+        cases=FEWER_CASES,
+        adapter=DEFAULT,
+    ),
+    "deberta_v2_conv": dict(
+        seed=107,
+        first_id=4,
+        # As version 2's largest: a convolution behind the first layer; and all that version 3 lacks.
+        config=DebertaV2Config(
+            **TINY_DEBERTA, pos_att_type=["p2c", "c2p"], conv_kernel_size=3, conv_act="tanh",
+            share_att_key=False, max_relative_positions=20, position_biased_input=True, type_vocab_size=2,
+            pooler_hidden_act="relu",
+        ),
+        bare=DebertaV2Model,
+        full=DebertaV2ForSequenceClassification,
+        modules_to_save=["classifier", "pooler"],
+        query_value=["query_proj", "value_proj"],
+        lengths=[21, 2, 20, 70, 1, 19, 33],
+        cases=FEWER_CASES,
+        adapter=ALL_LINEAR,
+    ),
+    "deberta_v2_p2c": dict(
+        seed=109,
+        first_id=4,
+        config=DebertaV2Config(
+            **TINY_DEBERTA, pos_att_type="p2c", position_buckets=32, max_relative_positions=64, conv_kernel_size=5,
+            conv_act="gelu", share_att_key=False, norm_rel_ebd="layer_norm", position_biased_input=False,
+        ),
+        bare=DebertaV2Model,
+        full=DebertaV2ForSequenceClassification,
+        modules_to_save=["classifier", "pooler"],
+        query_value=["query_proj", "value_proj"],
         cases=FEWER_CASES[:1],
         adapter=DEFAULT,
     ),
@@ -375,7 +459,9 @@ def build(family: dict, folder: Path, case: dict, dtype: torch.dtype, seed: int)
     generator = torch.Generator().manual_seed(seed)
     drawn = {}
     for name, parameter in trainable(model).items():
-        new = case["checkpoint"] == "model" and ("classifier" in name or "head" in name.split("."))
+        # The pooler of BERT's encoder is in its checkpoint, that beside DeBERTa's is not.
+        parts = name.removeprefix("base_model.model.").split(".")
+        new = case["checkpoint"] == "model" and ("classifier" in name or "head" in parts or parts[0] == "pooler")
         if "lora_" in name or new:
             # Both LoRA factors nonzero: with B = 0 the gradient of A would be zero and prove nothing.
             drawn[name] = 0.2 * torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
@@ -399,7 +485,7 @@ def target_modules(family: dict, lora: dict) -> list[str] | str:
 
 def is_key_bias(name: str) -> bool:
     """Softmax does not see the key's bias: its exact gradient is zero, and Adam makes steps of the noise."""
-    return name.endswith(("key.bias", "key_global.bias", "k_lin.bias", "attn.k.bias"))
+    return name.endswith(("key.bias", "key_global.bias", "k_lin.bias", "attn.k.bias", "pos_key_proj.bias"))
 
 
 def padded(sequences: list[list[int]], pad: int) -> dict[str, torch.Tensor]:

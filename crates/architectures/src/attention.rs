@@ -4,6 +4,7 @@
 use crate::Error;
 use crate::backend::{AttentionSaved, AttentionShape, Backend, Pattern, RelativeBias};
 use crate::builder::{Bias, Builder};
+use crate::disentangled::{DisentangledAttention, DisentangledAttentionSaved};
 use crate::linear::{InputGradient, Linear, LinearSaved};
 use crate::parameters::Parameters;
 use crate::pass::{Batch, Pass};
@@ -34,6 +35,8 @@ pub(crate) enum SelfAttention<B: Backend> {
     Full(FullAttention<B>),
     /// Every token sees those near it and the first; the first sees all in a way of its own.
     Windowed(WindowedAttention<B>),
+    /// Every token sees all tokens of its sequence, and their positions relative to its own.
+    Disentangled(DisentangledAttention<B>),
 }
 
 /// What forward leaves for backward.
@@ -41,6 +44,7 @@ pub(crate) enum SelfAttention<B: Backend> {
 pub(crate) enum SelfAttentionSaved<B: Backend> {
     Full(FullAttentionSaved<B>),
     Windowed(WindowedAttentionSaved<B>),
+    Disentangled(DisentangledAttentionSaved<B>),
 }
 
 impl<B: Backend> SelfAttentionSaved<B> {
@@ -49,6 +53,7 @@ impl<B: Backend> SelfAttentionSaved<B> {
         match self {
             SelfAttentionSaved::Full(saved) => &saved.attention.out,
             SelfAttentionSaved::Windowed(saved) => saved.context(),
+            SelfAttentionSaved::Disentangled(saved) => saved.context(),
         }
     }
 }
@@ -59,6 +64,7 @@ impl<B: Backend> SelfAttention<B> {
         match self {
             SelfAttention::Full(attention) => attention.projections.is_trained(),
             SelfAttention::Windowed(attention) => attention.is_trained(),
+            SelfAttention::Disentangled(attention) => attention.is_trained(),
         }
     }
 
@@ -78,6 +84,9 @@ impl<B: Backend> SelfAttention<B> {
             ),
             SelfAttention::Windowed(attention) => SelfAttentionSaved::Windowed(
                 attention.forward(backend, parameters, pass, batch, inputs.x, dropout),
+            ),
+            SelfAttention::Disentangled(attention) => SelfAttentionSaved::Disentangled(
+                attention.forward(backend, parameters, pass, batch, inputs, dropout),
             ),
         }
     }
@@ -109,6 +118,12 @@ impl<B: Backend> SelfAttention<B> {
                     backend, parameters, pass, batch, inputs.x, dropout, saved, dcontext, drows,
                     needs_dx,
                 ),
+            (SelfAttention::Disentangled(attention), SelfAttentionSaved::Disentangled(saved)) => {
+                attention.backward(
+                    backend, parameters, pass, batch, inputs, dropout, saved, dcontext, drows,
+                    needs_dx,
+                )
+            }
             _ => unreachable!("forward leaves what its own kind of attention reads"),
         }
     }

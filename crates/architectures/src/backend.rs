@@ -85,6 +85,25 @@ pub struct RelativeBias<'a, M, I> {
     pub buckets: &'a I,
 }
 
+/// Keys and queries of relative positions: see [`kernels::RelativePositions`].
+#[derive(Debug)]
+pub struct RelativePositions<'a, M, I> {
+    /// Keys, which queries meet [P, H].
+    pub keys: Option<&'a M>,
+    /// Queries, which keys meet [P, H].
+    pub queries: Option<&'a M>,
+    /// The row of each distance key − query that there may be, from the least on; that of 0 is in
+    /// the middle.
+    pub of_distance: &'a I,
+}
+
+impl<'a, M, I> RelativePositions<'a, M, I> {
+    /// Keys and queries, where these are wanted.
+    pub(crate) fn wanted(&self, wanted: [bool; 2]) -> [Option<&'a M>; 2] {
+        [self.keys.filter(|_| wanted[0]), self.queries.filter(|_| wanted[1])]
+    }
+}
+
 /// Which keys of its sequence a query sees; see [`kernels::Pattern`].
 #[derive(Debug)]
 pub enum Pattern<'a, I> {
@@ -317,6 +336,41 @@ pub trait Backend: Debug {
         dout: &Self::Matrix,
         dbias: Option<&mut Self::Matrix>,
     ) -> [Self::Matrix; 3];
+    /// Attention inside each sequence whose scores tell positions too, scaled by the number of their
+    /// terms; without bias and pattern.
+    fn disentangled_attention(
+        &self,
+        shape: AttentionShape<'_, Self::Matrix, Self::Indices>,
+        positions: RelativePositions<'_, Self::Matrix, Self::Indices>,
+        q: Self::Matrix,
+        k: Self::Matrix,
+        v: Self::Matrix,
+    ) -> AttentionSaved<Self::Matrix>;
+    /// Gradients of queries, keys and values, and where they are wanted of positions' keys and
+    /// queries.
+    fn disentangled_attention_backward(
+        &self,
+        shape: AttentionShape<'_, Self::Matrix, Self::Indices>,
+        positions: RelativePositions<'_, Self::Matrix, Self::Indices>,
+        saved: &AttentionSaved<Self::Matrix>,
+        dout: &Self::Matrix,
+        wanted: [bool; 2],
+    ) -> ([Self::Matrix; 3], [Option<Self::Matrix>; 2]);
+    /// Queries, keys and values [T, H] of the rows [T, 3H] that hold them head by head.
+    fn split_heads(&self, qkv: &Self::Matrix, heads: usize) -> [Self::Matrix; 3];
+    /// Rows [T, 3H] that hold these [T, H] head by head: the way back, and backward.
+    fn join_heads(&self, parts: [&Self::Matrix; 3], heads: usize) -> Self::Matrix;
+    /// The vectors of the `size` tokens of its sequence around each token [T, H · size], zeros beyond
+    /// the sequence's ends: a convolution's input.
+    fn unfold(&self, x: &Self::Matrix, cu_seqlens: &Self::Indices, size: usize) -> Self::Matrix;
+    /// Backward of [`unfold`](Backend::unfold): adds to `dx` [T, H].
+    fn fold(
+        &self,
+        dy: &Self::Matrix,
+        cu_seqlens: &Self::Indices,
+        size: usize,
+        dx: &mut Self::Matrix,
+    );
     /// Weighted sum of the losses, and the gradient of the whole batch's mean by the logits.
     fn cross_entropy(
         &self,

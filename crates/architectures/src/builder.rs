@@ -121,7 +121,7 @@ impl<'a, B: Backend> Builder<'a, B> {
             return Ok(Tensor::Trained(self.parameter(name, shape, &data)));
         }
         self.frozen += data.len();
-        let rows = if let [rows, _] = shape { *rows } else { 1 };
+        let rows = if shape.len() > 1 { shape[0] } else { 1 };
         let tensor = Arc::new(self.backend.upload(rows, data.len() / rows, &data));
         self.tensors.insert(name.to_owned(), tensor.clone());
         Ok(Tensor::Frozen(tensor))

@@ -154,11 +154,12 @@ pub(crate) fn out_of_range(
 }
 
 /// Transformers' names of activation functions.
-const ACTIVATIONS: [(&str, Activation); 4] = [
+const ACTIVATIONS: [(&str, Activation); 5] = [
     ("gelu", Activation::Gelu),
     ("gelu_new", Activation::GeluTanh),
     ("gelu_pytorch_tanh", Activation::GeluTanh),
     ("relu", Activation::Relu),
+    ("tanh", Activation::Tanh),
 ];
 
 /// Reads an activation function by its name.

@@ -1,16 +1,16 @@
 //! The CPU backend: the `kernels` crate behind [`Backend`], with memory that is reused.
 
 use crate::backend::{
-    After, AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Pattern, Product, Rotary,
-    Shape,
+    After, AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Pattern, Product,
+    RelativePositions, Rotary, Shape,
 };
 use crate::checkpoint::StoredWeight;
 use crate::pool::{Numbers, Pool};
 use crate::quantized::Quantization;
 use kernels::{
     Activation, Attention, AttentionInputs, Blocks, Dropout, Epilogue, Int8Matrix, Isa,
-    LayerNormInputs, LowRank, Matrix, Nf4Matrix, PackedMatrix, Precision, QuantizedMatrix,
-    RelativeBias, RelativeBiasGradient, Right,
+    LayerNormInputs, LowRank, Matrix, Nf4Matrix, PackedMatrix, PositionGradient, Precision,
+    QuantizedMatrix, RelativeBias, RelativeBiasGradient, Right,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -118,6 +118,20 @@ fn attention<'a>(
         },
         dropout: shape.dropout,
         precision,
+    }
+}
+
+impl<'a> RelativePositions<'a, CpuMatrix, Vec<u32>> {
+    fn data(&self) -> kernels::RelativePositions<'a> {
+        let [keys, queries] = [self.keys, self.queries].map(|rows| rows.map(CpuMatrix::data));
+        kernels::RelativePositions { keys, queries, of_distance: self.of_distance }
+    }
+
+    /// An attention of as many terms.
+    fn scaled<'b>(&self, attention: Attention<'b>) -> Attention<'b> {
+        let terms = 1 + [self.keys, self.queries].iter().flatten().count();
+        let scale = 1.0 / ((terms * attention.head_size) as f32).sqrt();
+        Attention { scale, ..attention }
     }
 }
 
@@ -485,6 +499,88 @@ impl Backend for Cpu {
             dbias,
         );
         [dq, dk, dv]
+    }
+
+    fn disentangled_attention(
+        &self,
+        shape: AttentionShape<'_, CpuMatrix, Vec<u32>>,
+        positions: RelativePositions<'_, CpuMatrix, Vec<u32>>,
+        q: CpuMatrix,
+        k: CpuMatrix,
+        v: CpuMatrix,
+    ) -> AttentionSaved<CpuMatrix> {
+        let mut out = self.matrix(q.rows, q.columns);
+        let mut lse = self.matrix(q.rows, shape.heads);
+        let inputs = AttentionInputs { q: q.data(), k: k.data(), v: v.data() };
+        let attention = positions.scaled(attention(&shape, &q, self.precision));
+        let (out_data, lse_data, positions) = (out.data_mut(), lse.data_mut(), positions.data());
+        kernels::disentangled_attention(self.isa, attention, inputs, positions, out_data, lse_data);
+        AttentionSaved { q, k, v, out, lse }
+    }
+
+    fn disentangled_attention_backward(
+        &self,
+        shape: AttentionShape<'_, CpuMatrix, Vec<u32>>,
+        positions: RelativePositions<'_, CpuMatrix, Vec<u32>>,
+        saved: &AttentionSaved<CpuMatrix>,
+        dout: &CpuMatrix,
+        wanted: [bool; 2],
+    ) -> ([CpuMatrix; 3], [Option<CpuMatrix>; 2]) {
+        let AttentionSaved { q, k, v, out, lse } = saved;
+        let [mut dq, mut dk, mut dv] = [q, k, v].map(|m| self.matrix(m.rows, m.columns));
+        let inputs = AttentionInputs { q: q.data(), k: k.data(), v: v.data() };
+        let sequences = shape.cu_q.len() - 1;
+        let mut of_positions = positions.wanted(wanted).map(|rows| {
+            rows.map(|rows| {
+                let sums = PositionGradient::partial_sums(sequences, rows.rows, rows.columns);
+                (self.matrix(rows.rows, rows.columns), self.matrix(1, sums))
+            })
+        });
+        kernels::disentangled_attention_backward(
+            self.isa,
+            positions.scaled(attention(&shape, q, self.precision)),
+            inputs,
+            positions.data(),
+            out.data(),
+            lse.data(),
+            dout.data(),
+            dq.data_mut(),
+            dk.data_mut(),
+            dv.data_mut(),
+            of_positions.each_mut().map(|gradient| {
+                gradient.as_mut().map(|(gradient, partial)| PositionGradient {
+                    gradient: gradient.data_mut(),
+                    partial: partial.data_mut(),
+                })
+            }),
+        );
+        ([dq, dk, dv], of_positions.map(|gradient| gradient.map(|(gradient, _)| gradient)))
+    }
+
+    fn split_heads(&self, qkv: &CpuMatrix, heads: usize) -> [CpuMatrix; 3] {
+        let width = qkv.columns / 3;
+        let mut parts = [(); 3].map(|()| self.matrix(qkv.rows, width));
+        let data = parts.each_mut().map(CpuMatrix::data_mut);
+        kernels::split_heads(qkv.data(), data, heads, width / heads);
+        parts
+    }
+
+    fn join_heads(&self, parts: [&CpuMatrix; 3], heads: usize) -> CpuMatrix {
+        let width = parts[0].columns;
+        let mut qkv = self.matrix(parts[0].rows, 3 * width);
+        kernels::join_heads(parts.map(CpuMatrix::data), qkv.data_mut(), heads, width / heads);
+        qkv
+    }
+
+    fn unfold(&self, x: &CpuMatrix, cu_seqlens: &Vec<u32>, size: usize) -> CpuMatrix {
+        let mut y = self.matrix(x.rows, x.columns * size);
+        kernels::unfold(x.data(), cu_seqlens, size, x.columns, y.data_mut());
+        y
+    }
+
+    fn fold(&self, dy: &CpuMatrix, cu_seqlens: &Vec<u32>, size: usize, dx: &mut CpuMatrix) {
+        let columns = dx.columns;
+        kernels::fold(dy.data(), cu_seqlens, size, columns, dx.data_mut());
     }
 
     fn cross_entropy(

@@ -1,6 +1,7 @@
 //! The kinds of layers that encoders are made of.
 
 use crate::backend::Backend;
+use crate::convolved::{ConvolvedLayer, ConvolvedSaved};
 use crate::layer::{Keep, Layer, LayerSaved};
 use crate::parameters::Parameters;
 use crate::pass::{Batch, Pass};
@@ -13,6 +14,8 @@ pub(crate) enum EncoderLayer<B: Backend> {
     PostNorm(Box<Layer<B>>),
     /// Normalises its inputs, as ModernBERT's.
     PreNorm(Box<PreNormLayer<B>>),
+    /// The first kind with a convolution beside it, as the first layer of DeBERTa's second version.
+    Convolved(Box<ConvolvedLayer<B>>),
 }
 
 /// What forward leaves for backward.
@@ -20,6 +23,7 @@ pub(crate) enum EncoderLayer<B: Backend> {
 pub(crate) enum EncoderLayerSaved<B: Backend> {
     PostNorm(LayerSaved<B>),
     PreNorm(PreNormSaved<B>),
+    Convolved(ConvolvedSaved<B>),
 }
 
 impl<B: Backend> EncoderLayerSaved<B> {
@@ -28,6 +32,7 @@ impl<B: Backend> EncoderLayerSaved<B> {
         match self {
             EncoderLayerSaved::PostNorm(saved) => saved.into_input(),
             EncoderLayerSaved::PreNorm(saved) => saved.into_input(),
+            EncoderLayerSaved::Convolved(saved) => saved.into_input(),
         }
     }
 }
@@ -38,6 +43,7 @@ impl<B: Backend> EncoderLayer<B> {
         match self {
             EncoderLayer::PostNorm(layer) => layer.is_trained(),
             EncoderLayer::PreNorm(layer) => layer.is_trained(),
+            EncoderLayer::Convolved(layer) => layer.is_trained(),
         }
     }
 
@@ -60,6 +66,10 @@ impl<B: Backend> EncoderLayer<B> {
                 let (y, saved) = layer.forward(backend, parameters, pass, batch, x);
                 (y, EncoderLayerSaved::PreNorm(saved))
             }
+            EncoderLayer::Convolved(layer) => {
+                let (y, saved) = layer.forward(backend, parameters, pass, batch, x, keep);
+                (y, EncoderLayerSaved::Convolved(saved))
+            }
         }
     }
 
@@ -80,6 +90,9 @@ impl<B: Backend> EncoderLayer<B> {
                 layer.backward(backend, parameters, pass, batch, saved, dout, needs_dx)
             }
             (EncoderLayer::PreNorm(layer), EncoderLayerSaved::PreNorm(saved)) => {
+                layer.backward(backend, parameters, pass, batch, saved, dout, needs_dx)
+            }
+            (EncoderLayer::Convolved(layer), EncoderLayerSaved::Convolved(saved)) => {
                 layer.backward(backend, parameters, pass, batch, saved, dout, needs_dx)
             }
             _ => unreachable!("a layer's own forward left it"),

@@ -8,7 +8,10 @@ use crate::builder::Builder;
 use crate::config::OutOfRange;
 use crate::encoder::Encoder;
 use crate::head::Head;
-use crate::{albert, bert, big_bird, distilbert, electra, longformer, modernbert, mpnet, roberta};
+use crate::{
+    albert, bert, big_bird, deberta, deberta_v2, distilbert, electra, longformer, modernbert,
+    mpnet, roberta,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -32,11 +35,15 @@ pub struct Family {
 type Read = fn(&Value) -> Result<Architecture, serde_json::Error>;
 
 /// Every family, by model type.
-const REGISTRY: [(&Family, Read); 11] = [
+const REGISTRY: [(&Family, Read); 13] = [
     (&albert::FAMILY, |keys| albert::Config::deserialize(keys).map(Architecture::Albert)),
     (&bert::FAMILY, |keys| bert::Config::deserialize(keys).map(Architecture::Bert)),
     (&big_bird::FAMILY, |keys| big_bird::Config::deserialize(keys).map(Architecture::BigBird)),
     (&roberta::CAMEMBERT, roberta),
+    (&deberta::FAMILY, |keys| deberta::Config::deserialize(keys).map(Architecture::Deberta)),
+    (&deberta_v2::FAMILY, |keys| {
+        deberta_v2::Config::deserialize(keys).map(Architecture::DebertaV2)
+    }),
     (&distilbert::FAMILY, |keys| {
         distilbert::Config::deserialize(keys).map(Architecture::DistilBert)
     }),
@@ -72,6 +79,8 @@ pub(crate) enum Architecture {
     Albert(albert::Config),
     Bert(bert::Config),
     BigBird(big_bird::Config),
+    Deberta(deberta::Config),
+    DebertaV2(deberta_v2::Config),
     DistilBert(distilbert::Config),
     Electra(electra::Config),
     Longformer(longformer::Config),
@@ -86,6 +95,8 @@ impl Architecture {
             Architecture::Albert(config) => config.check(),
             Architecture::Bert(config) => config.check(),
             Architecture::BigBird(config) => config.check(),
+            Architecture::Deberta(config) => config.check(),
+            Architecture::DebertaV2(config) => config.check(),
             Architecture::DistilBert(config) => config.check(),
             Architecture::Electra(config) => config.check(),
             Architecture::Longformer(config) => config.check(),
@@ -100,6 +111,8 @@ impl Architecture {
             Architecture::Albert(config) => config.vocab_size,
             Architecture::Bert(config) => config.vocab_size,
             Architecture::BigBird(config) => config.bert.vocab_size,
+            Architecture::Deberta(config) => config.vocab_size,
+            Architecture::DebertaV2(config) => config.deberta.vocab_size,
             Architecture::DistilBert(config) => config.vocab_size,
             Architecture::Electra(config) => config.bert.vocab_size,
             Architecture::Longformer(config) => config.bert.vocab_size,
@@ -114,6 +127,8 @@ impl Architecture {
             Architecture::Albert(config) => config.max_position_embeddings,
             Architecture::Bert(config) => config.max_position_embeddings,
             Architecture::BigBird(config) => config.max_length(),
+            Architecture::Deberta(config) => config.max_position_embeddings,
+            Architecture::DebertaV2(config) => config.deberta.max_position_embeddings,
             Architecture::DistilBert(config) => config.max_position_embeddings,
             Architecture::Electra(config) => config.bert.max_position_embeddings,
             Architecture::Longformer(config) => config.max_length(),
@@ -131,6 +146,8 @@ impl Architecture {
             Architecture::Albert(config) => config.encoder(builder),
             Architecture::Bert(config) => config.encoder(builder, 0),
             Architecture::BigBird(config) => config.encoder(builder),
+            Architecture::Deberta(config) => config.encoder(builder),
+            Architecture::DebertaV2(config) => config.encoder(builder),
             Architecture::DistilBert(config) => config.encoder(builder),
             Architecture::Electra(config) => config.encoder(builder),
             Architecture::Longformer(config) => config.encoder(builder),
@@ -149,6 +166,8 @@ impl Architecture {
             Architecture::Albert(config) => config.head(builder, labels),
             Architecture::Bert(config) => config.head(builder, labels),
             Architecture::BigBird(config) => config.head(builder, labels),
+            Architecture::Deberta(config) => config.head(builder, labels),
+            Architecture::DebertaV2(config) => config.head(builder, labels),
             Architecture::DistilBert(config) => config.head(builder, labels),
             Architecture::Electra(config) => config.head(builder, labels),
             Architecture::Longformer(config) => config.head(builder, labels),

@@ -92,6 +92,11 @@ pub(crate) struct LayerSaved<B: Backend> {
 }
 
 impl<B: Backend> LayerSaved<B> {
+    /// The layer's input [T, H].
+    pub(crate) fn input(&self) -> &B::Matrix {
+        &self.x
+    }
+
     /// The layer's input [T, H], from which all the rest can be computed again.
     pub(crate) fn into_input(self) -> B::Matrix {
         self.x

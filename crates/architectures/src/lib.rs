@@ -14,7 +14,11 @@ mod builder;
 mod checkpoint;
 mod classifier;
 mod config;
+mod convolved;
 mod cpu;
+mod deberta;
+mod deberta_v2;
+mod disentangled;
 mod distilbert;
 mod electra;
 mod embeddings;
@@ -44,6 +48,7 @@ mod quantize;
 mod quantized;
 mod random;
 mod random_blocks;
+mod relative_positions;
 mod roberta;
 mod rotary;
 mod sentence;
@@ -52,7 +57,7 @@ mod windowed;
 
 pub use backend::{
     After, AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Pattern, Product,
-    RelativeBias, Rotary, Shape,
+    RelativeBias, RelativePositions, Rotary, Shape,
 };
 pub use checkpoint::{Checkpoint, StoredWeight};
 pub use classifier::{Saved, SequenceClassifier};

@@ -247,7 +247,8 @@ impl Lora {
     }
 }
 
-fn product<B: Backend>(
+/// `C = op(A)·op(B) (+ C)`.
+pub(crate) fn product<B: Backend>(
     backend: &B,
     (a, transpose_a): (&B::Matrix, bool),
     (b, transpose_b): (&B::Matrix, bool),

@@ -2,7 +2,8 @@
 //! computes nothing and only counts, as the meta device of PyTorch knows shapes alone, with the allocator of the real one.
 
 use crate::backend::{
-    AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Product, Rotary, Shape,
+    AttentionSaved, AttentionShape, Backend, Norm, PackedProduct, Product, RelativePositions,
+    Rotary, Shape,
 };
 use crate::checkpoint::{Checkpoint, StoredWeight};
 use crate::classifier::SequenceClassifier;
@@ -10,7 +11,7 @@ use crate::lora::Method;
 use crate::pass::{Batch, Pass};
 use crate::pool::{Buffer, Pool};
 use crate::{Config, Error};
-use kernels::{Activation, Dropout, Precision, RelativeBiasGradient};
+use kernels::{Activation, Dropout, PositionGradient, Precision, RelativeBiasGradient};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -323,6 +324,50 @@ impl Backend for Meta {
         }));
         [&saved.q, &saved.k, &saved.v].map(|matrix| self.like(matrix))
     }
+
+    fn disentangled_attention(
+        &self,
+        shape: AttentionShape<'_, MetaMatrix, Vec<u32>>,
+        _: RelativePositions<'_, MetaMatrix, Vec<u32>>,
+        q: MetaMatrix,
+        k: MetaMatrix,
+        v: MetaMatrix,
+    ) -> AttentionSaved<MetaMatrix> {
+        self.attention(shape, q, k, v)
+    }
+
+    fn disentangled_attention_backward(
+        &self,
+        shape: AttentionShape<'_, MetaMatrix, Vec<u32>>,
+        positions: RelativePositions<'_, MetaMatrix, Vec<u32>>,
+        saved: &AttentionSaved<MetaMatrix>,
+        dout: &MetaMatrix,
+        wanted: [bool; 2],
+    ) -> ([MetaMatrix; 3], [Option<MetaMatrix>; 2]) {
+        let sequences = shape.cu_q.len() - 1;
+        let of_positions = positions.wanted(wanted).map(|rows| {
+            rows.map(|rows| {
+                let sums = PositionGradient::partial_sums(sequences, rows.rows, rows.columns);
+                (self.like(rows), self.matrix(1, sums))
+            })
+        });
+        let gradients = self.attention_backward(shape, saved, dout, None);
+        (gradients, of_positions.map(|gradient| gradient.map(|(gradient, _)| gradient)))
+    }
+
+    fn split_heads(&self, qkv: &MetaMatrix, _: usize) -> [MetaMatrix; 3] {
+        [(); 3].map(|()| self.matrix(qkv.rows, qkv.columns / 3))
+    }
+
+    fn join_heads(&self, [q, ..]: [&MetaMatrix; 3], _: usize) -> MetaMatrix {
+        self.matrix(q.rows, 3 * q.columns)
+    }
+
+    fn unfold(&self, x: &MetaMatrix, _: &Vec<u32>, size: usize) -> MetaMatrix {
+        self.matrix(x.rows, x.columns * size)
+    }
+
+    fn fold(&self, _: &MetaMatrix, _: &Vec<u32>, _: usize, _: &mut MetaMatrix) {}
 
     fn cross_entropy(
         &self,

@@ -11,7 +11,7 @@ pub struct ParameterId(usize);
 pub struct Parameter<B: Backend> {
     /// Its name in a Hugging Face state dict (for LoRA, without PEFT's `base_model.model.` prefix).
     pub name: String,
-    /// Its shape there: one or two dimensions.
+    /// Its shape there.
     pub shape: Vec<usize>,
     /// Its value.
     pub value: B::Matrix,
@@ -41,7 +41,7 @@ impl<B: Backend> Default for Parameters<B> {
 }
 
 impl<B: Backend> Parameters<B> {
-    /// Adds a parameter of one or two dimensions.
+    /// Adds a parameter; as a matrix it has a row for each index of the first of several dimensions.
     pub(crate) fn add(
         &mut self,
         backend: &B,
@@ -49,10 +49,8 @@ impl<B: Backend> Parameters<B> {
         shape: Vec<usize>,
         data: &[f32],
     ) -> ParameterId {
-        let (rows, columns) = match shape[..] {
-            [rows, columns] => (rows, columns),
-            _ => (1, data.len()),
-        };
+        let rows = if shape.len() > 1 { shape[0] } else { 1 };
+        let columns = data.len() / rows;
         self.all.push(Parameter {
             decays: decays(&name),
             value: backend.upload(rows, columns, data),

@@ -92,6 +92,11 @@ impl<B: Backend> Batch<B> {
         }
     }
 
+    /// Tokens of the longest sequence.
+    pub(crate) fn longest(&self) -> usize {
+        self.lengths.iter().copied().max().unwrap_or(0) as usize
+    }
+
     /// The first row of each sequence: [T, H] → [B, H].
     pub(crate) fn first_rows(&self, backend: &B, x: &B::Matrix) -> B::Matrix {
         let mut first = backend.matrix(self.sequences, x.columns());

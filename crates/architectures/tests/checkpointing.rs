@@ -7,7 +7,8 @@ use architectures::{
 use std::path::Path;
 
 /// Fixtures, of which one shares layers, one adds biases to the scores, one sees windows, one
-/// blocks, and two normalise the inputs of their layers, with methods; the last trains nothing below layer 1.
+/// blocks, two normalise the inputs of their layers and three meet positions, with methods; the last
+/// trains nothing below layer 1.
 fn cases() -> Vec<(&'static str, Method)> {
     let lora =
         |target_modules| Method::Lora(LoraConfig { target_modules, ..LoraConfig::default() });
@@ -20,6 +21,9 @@ fn cases() -> Vec<(&'static str, Method)> {
         "big_bird/model",
         "modernbert/model",
         "modernbert_biased/model",
+        "deberta/model",
+        "deberta_v2/model",
+        "deberta_v2_conv/model",
     ];
     let whole = families.map(|family| [(family, Method::Full), (family, all.clone())]);
     let upper = lora(TargetModules::Names(vec!["1.attention.self.value".to_owned()]));

@@ -22,7 +22,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 /// Query rows per block.
-const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 
 /// Shape and dropout of an attention.
 #[derive(Clone, Copy, Debug)]
@@ -74,11 +74,11 @@ struct Scratch {
 thread_local!(static SCRATCH: RefCell<Scratch> = RefCell::default());
 
 impl Attention<'_> {
-    fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.heads * self.head_size
     }
 
-    fn check(&self, inputs: &AttentionInputs<'_>) {
+    pub(crate) fn check(&self, inputs: &AttentionInputs<'_>) {
         let (cu_q, cu_kv) = (self.cu_q, self.cu_kv);
         assert!(!cu_q.is_empty() && cu_q.len() == cu_kv.len(), "cu_q and cu_kv differ in length");
         assert!(cu_q.is_sorted() && cu_kv.is_sorted(), "sequence starts must ascend");
@@ -94,21 +94,19 @@ impl Attention<'_> {
         self.pattern.check(self.heads, cu_q, cu_kv);
     }
 
+    /// A head of a sequence.
+    pub(crate) fn head(&self, sequence: usize, index: usize) -> Head<'_> {
+        let range = |cu: &[u32]| cu[sequence] as usize..cu[sequence + 1] as usize;
+        let (queries, keys) = (range(self.cu_q), range(self.cu_kv));
+        let pattern = self.pattern.in_head((sequence, index), self.heads, keys.len());
+        Head { attention: self, sequence, index, queries, keys, pattern }
+    }
+
     /// Runs `f` for every head of every sequence.
     fn for_each_head(&self, f: impl Fn(Head<'_>, &mut Scratch) + Sync + Send) {
         let sequences = self.cu_q.len() - 1;
         threads::for_each(0..sequences * self.heads, |task| {
-            let (sequence, head) = (task / self.heads, task % self.heads);
-            let range = |cu: &[u32]| cu[sequence] as usize..cu[sequence + 1] as usize;
-            let keys = range(self.cu_kv);
-            let head = Head {
-                attention: self,
-                sequence,
-                index: head,
-                queries: range(self.cu_q),
-                pattern: self.pattern.in_head((sequence, head), self.heads, keys.len()),
-                keys,
-            };
+            let head = self.head(task / self.heads, task % self.heads);
             if head.queries.is_empty() || head.keys.is_empty() {
                 return;
             }
@@ -118,13 +116,13 @@ impl Attention<'_> {
 }
 
 /// One head of one sequence.
-struct Head<'a> {
-    attention: &'a Attention<'a>,
+pub(crate) struct Head<'a> {
+    pub(crate) attention: &'a Attention<'a>,
     sequence: usize,
-    index: usize,
-    queries: Range<usize>,
-    keys: Range<usize>,
-    pattern: HeadPattern<'a>,
+    pub(crate) index: usize,
+    pub(crate) queries: Range<usize>,
+    pub(crate) keys: Range<usize>,
+    pub(crate) pattern: HeadPattern<'a>,
 }
 
 /// The keys that a block of queries sees.
@@ -165,7 +163,7 @@ impl Columns {
 
 impl Head<'_> {
     /// This head's columns of some rows.
-    fn view<'b>(&self, data: &'b [f32], rows: Range<usize>) -> Matrix<'b> {
+    pub(crate) fn view<'b>(&self, data: &'b [f32], rows: Range<usize>) -> Matrix<'b> {
         let Attention { head_size, .. } = *self.attention;
         let width = self.attention.width();
         let start = rows.start * width + self.index * head_size;
@@ -176,7 +174,7 @@ impl Head<'_> {
     ///
     /// # Safety
     /// `data` points to rows of the attention's width, `row` among them.
-    unsafe fn output(&self, data: Output, row: usize) -> Output {
+    pub(crate) unsafe fn output(&self, data: Output, row: usize) -> Output {
         let offset = row * data.row_stride + self.index * self.attention.head_size;
         // SAFETY: the row exists and has columns for every head.
         Output { data: unsafe { data.data.add(offset) }, ..data }
@@ -186,7 +184,7 @@ impl Head<'_> {
     ///
     /// # Safety
     /// As [`output`](Head::output), and no one else reads or writes them.
-    unsafe fn clear(&self, data: Output, row: usize) {
+    pub(crate) unsafe fn clear(&self, data: Output, row: usize) {
         // SAFETY: passed on to the caller.
         unsafe {
             let Output { data, .. } = self.output(data, row);
@@ -194,14 +192,14 @@ impl Head<'_> {
         }
     }
 
-    fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let first = self.queries.start;
         let blocks = self.pattern.blocks(self.queries.len(), BLOCK);
         blocks.map(move |block| first + block.start..first + block.end)
     }
 
     /// A block's queries, counted from the sequence's start.
-    fn own(&self, block: &Range<usize>) -> Range<usize> {
+    pub(crate) fn own(&self, block: &Range<usize>) -> Range<usize> {
         block.start - self.queries.start..block.end - self.queries.start
     }
 
@@ -220,7 +218,7 @@ impl Head<'_> {
     /// The mask of a block's probabilities [block, columns], in `factors`. All of a head's
     /// probabilities are one row of the mask, so that short sequences draw no more numbers than
     /// they have.
-    fn mask<'f>(
+    pub(crate) fn mask<'f>(
         &self,
         isa: Isa,
         block: &Range<usize>,
@@ -261,7 +259,7 @@ impl Kernel for Mask<'_> {
 ///
 /// # Safety
 /// `output` may be written at `a.rows` rows and `b.columns()` columns.
-unsafe fn product(
+pub(crate) unsafe fn product(
     isa: Isa,
     a: Matrix<'_>,
     b: &PackedMatrix,
@@ -276,7 +274,7 @@ unsafe fn product(
 }
 
 /// The scores of a block's queries q.
-fn scores_into(
+pub(crate) fn scores_into(
     isa: Isa,
     head: &Head<'_>,
     (block, q): (&Range<usize>, Matrix<'_>),
@@ -345,11 +343,11 @@ pub fn attention(
 }
 
 /// Rows of scores become probabilities, dropped out; `lse` receives each row's log-sum-exp.
-struct Softmax<'a> {
-    scores: &'a mut [f32],
-    band: Band,
-    factors: Option<&'a [f32]>,
-    lse: &'a mut [f32],
+pub(crate) struct Softmax<'a> {
+    pub(crate) scores: &'a mut [f32],
+    pub(crate) band: Band,
+    pub(crate) factors: Option<&'a [f32]>,
+    pub(crate) lse: &'a mut [f32],
 }
 
 impl Kernel for Softmax<'_> {
@@ -551,17 +549,17 @@ pub fn attention_backward(
 }
 
 /// Scores become dropped-out probabilities; slopes dP become dS = P ∘ (mask ∘ dP − dO·O).
-struct SoftmaxBackward<'a> {
-    scores: &'a mut [f32],
-    slopes: &'a mut [f32],
-    band: Band,
-    factors: Option<&'a [f32]>,
+pub(crate) struct SoftmaxBackward<'a> {
+    pub(crate) scores: &'a mut [f32],
+    pub(crate) slopes: &'a mut [f32],
+    pub(crate) band: Band,
+    pub(crate) factors: Option<&'a [f32]>,
     /// [rows, heads]
-    lse: Matrix<'a>,
-    head: usize,
+    pub(crate) lse: Matrix<'a>,
+    pub(crate) head: usize,
     /// This head's columns of O and dO.
-    out: Matrix<'a>,
-    dout: Matrix<'a>,
+    pub(crate) out: Matrix<'a>,
+    pub(crate) dout: Matrix<'a>,
 }
 
 impl Kernel for SoftmaxBackward<'_> {

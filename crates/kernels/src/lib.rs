@@ -9,11 +9,13 @@ mod activation;
 mod attention;
 mod binary_cross_entropy;
 mod cross_entropy;
+mod disentangled;
 mod dropout;
 mod elementwise;
 mod embedding;
 mod gate;
 mod gemm;
+mod heads;
 mod isa;
 mod layer_norm;
 mod lora;
@@ -26,11 +28,15 @@ mod rotary;
 mod rows;
 mod simd;
 mod threads;
+mod unfold;
 
 pub use activation::{Activation, activate, multiply};
 pub use attention::{Attention, AttentionInputs, attention, attention_backward};
 pub use binary_cross_entropy::binary_cross_entropy;
 pub use cross_entropy::cross_entropy;
+pub use disentangled::{
+    PositionGradient, RelativePositions, disentangled_attention, disentangled_attention_backward,
+};
 pub use dropout::{Dropout, Stream, dropout};
 pub use elementwise::{add, add_bias, scale, sum_of_squares};
 pub use embedding::{gather_rows, scatter_add_rows, set_rows};
@@ -38,6 +44,7 @@ pub use gate::{gate, gate_backward};
 pub use gemm::{
     Epilogue, LowRank, Matrix, PackedMatrix, Right, gemm, gemm_gelu, gemm_times, gemm_unpacked,
 };
+pub use heads::{join_heads, split_heads};
 pub use isa::{ISA_VARIABLE, Isa, IsaError};
 pub use layer_norm::{
     LayerNormInputs, layer_norm, layer_norm_backward, layer_norm_parameter_gradients,
@@ -51,6 +58,7 @@ pub use relative_bias::{RelativeBias, RelativeBiasGradient};
 pub use rotary::{Rotary, rotary_table, split_rotated, split_rotated_backward};
 pub use rows::sum_rows;
 pub use threads::Threads;
+pub use unfold::{fold, unfold};
 
 /// The precision of a product's inputs; sums are always f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

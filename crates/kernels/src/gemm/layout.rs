@@ -66,6 +66,12 @@ impl Layout {
         if self.pair == QUAD { self.rows.div_ceil(QUAD) } else { block_units(self.lanes) }
     }
 
+    /// The panels that hold these columns.
+    pub(crate) fn panels_of(&self, columns: &Range<usize>) -> Range<usize> {
+        let width = VECTORS * self.lanes;
+        columns.start / width..columns.end.div_ceil(width)
+    }
+
     /// The blocks of K: index and rows.
     pub(super) fn blocks(&self) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
         let (rows, step) = (self.rows, self.block_units() * self.pair);

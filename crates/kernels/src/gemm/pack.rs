@@ -67,6 +67,11 @@ impl PackedMatrix {
         self.layout.panels()
     }
 
+    /// The panels that hold these columns.
+    pub(crate) fn panels_of(&self, columns: &Range<usize>) -> Range<usize> {
+        self.layout.panels_of(columns)
+    }
+
     /// The units of one panel of one block.
     pub(super) fn panel(&self, block: usize, panel: usize) -> *const f32 {
         self.data[self.offset + self.layout.panel_start(block, panel)..].as_ptr()
