@@ -44,6 +44,8 @@ pub enum Command {
     Benchmark(BenchmarkArguments),
     /// Write a pretrained model anew in 4 bits, for QLoRA here or with Transformers and bitsandbytes.
     Quantize(QuantizeArguments),
+    /// Send a run to Azure Blob Storage, S3, Google Cloud Storage or a folder.
+    Upload(UploadArguments),
 }
 
 /// Arguments of `train`.
@@ -416,3 +418,29 @@ same bits as quantising the original in memory.
 Examples:
   ferrotune quantize roberta-base --output models/roberta-base-nf4
   ferrotune train --pretrained-model models/roberta-base-nf4 --set quantization=nf4";
+
+/// Arguments of `upload`.
+#[derive(Debug, Args)]
+#[command(after_help = UPLOAD_EXAMPLES)]
+pub struct UploadArguments {
+    /// Run folder.
+    pub run: PathBuf,
+    /// azure://CONTAINER/PREFIX, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or a folder; artifacts.uri of the
+    /// run's configuration by default.
+    #[arg(long, value_name = "URI")]
+    pub to: Option<String>,
+}
+
+const UPLOAD_EXAMPLES: &str = "\
+Best model, exports, reports and the run's record go below the run's name; what is there already with the
+same SHA-256 is not sent again, and manifest.json is written last. Training does the same at its end where
+artifacts.uri is set.
+
+Credentials come from the environment: AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME with
+AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN, AZURE_CLIENT_ID + AZURE_TENANT_ID +
+AZURE_CLIENT_SECRET (or AZURE_FEDERATED_TOKEN_FILE), AZURE_USE_AZURE_CLI=true, else the machine's managed
+identity; AWS_... and GOOGLE_... as the services' own tools.
+
+Examples:
+  ferrotune upload runs/steady-otter-417-3f2a9c1d --to azure://models/clauses
+  ferrotune train --set artifacts.uri=azure://models/clauses";

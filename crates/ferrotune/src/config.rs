@@ -49,6 +49,8 @@ pub struct Config {
     pub tracking: TrackingConfig,
     /// What is written of the best model at the end.
     pub export: ExportConfig,
+    /// Where finished runs are copied.
+    pub artifacts: ArtifactsConfig,
 }
 
 /// How the pretrained model is fine-tuned.
@@ -220,6 +222,14 @@ pub struct ExportConfig {
     pub int8: bool,
 }
 
+/// Where finished runs are copied.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ArtifactsConfig {
+    /// `azure://CONTAINER/PREFIX`, `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or a folder.
+    pub uri: Option<String>,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -239,6 +249,7 @@ impl Default for Config {
             early_stopping: EarlyStoppingConfig::default(),
             tracking: TrackingConfig::default(),
             export: ExportConfig::default(),
+            artifacts: ArtifactsConfig::default(),
         }
     }
 }

@@ -100,6 +100,13 @@ fn hint(error: &Error) -> Option<&'static str> {
             _ => {}
         }
     }
+    if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(stores::Error::Store { .. })))
+    {
+        return Some(
+            "the run is complete in its folder; once the store takes it, `ferrotune upload RUN` sends what \
+             is missing",
+        );
+    }
     is("is not a run folder")
         .then_some("a run folder is what `ferrotune train` prints at its start")
 }

@@ -52,6 +52,7 @@ fn main() {
         Command::Sync(arguments) => commands::sync::run(&arguments),
         Command::Export(arguments) => commands::export::run(&arguments),
         Command::Quantize(arguments) => commands::quantize::run(&arguments),
+        Command::Upload(arguments) => commands::upload::run(&arguments),
     };
     if let Err(failure) = outcome {
         failure.print();

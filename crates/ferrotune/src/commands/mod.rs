@@ -8,3 +8,4 @@ pub mod quantize;
 pub mod sync;
 pub mod test;
 pub mod train;
+pub mod upload;

@@ -6,6 +6,7 @@
 use crate::artifact;
 use crate::benchmark::outcome::REPORT;
 use crate::cli::{Format, TrainArguments};
+use crate::commands::upload;
 use crate::config::{Config, ThresholdRule, environment};
 use crate::device::Device;
 use crate::exports::Export;
@@ -25,6 +26,7 @@ use crate::trainer::{self, Trainer};
 use anyhow::{Context, Result, bail};
 use architectures::{Method, Quantization, peft};
 use std::time::{Duration, Instant};
+use stores::Store;
 use tracking::{Environment, RunInfo, Status};
 
 /// A run is checkpointed at the end of each epoch, and this often within one.
@@ -49,6 +51,7 @@ pub fn run(arguments: &TrainArguments) -> Outcome {
     }
     let place = config.tracking.place(&environment).before_start()?;
     place.as_ref().map_or(Ok(()), Place::check).before_start()?;
+    let store = config.artifacts.uri.as_deref().map(upload::open).transpose().before_start()?;
     let device = Device::new(config.threads, config.precision).before_start()?;
     let (prepared, mut trainer) =
         device.run(|| Prepared::load(&mut config, &device)).before_start()?;
@@ -66,7 +69,7 @@ pub fn run(arguments: &TrainArguments) -> Outcome {
         }
     };
     tell(format_args!("run folder: {}", folder.path().display()));
-    let mut job = Job { config, device, prepared, folder, interrupt, started };
+    let mut job = Job { config, device, prepared, folder, store, interrupt, started };
     let mut recorder = job.open(&mut trainer, info, place.as_ref()).before_start()?;
     job.train_and_test(&mut trainer, &mut recorder)
 }
@@ -111,6 +114,8 @@ struct Job {
     device: Device,
     prepared: Prepared,
     folder: RunFolder,
+    /// Where the finished run is copied.
+    store: Option<Store>,
     interrupt: Interrupt,
     started: Instant,
 }
@@ -319,7 +324,11 @@ impl Job {
     /// What follows the last step.
     fn finish(&mut self, trainer: &mut Trainer, recorder: &mut Recorder, note: &str) -> Result<()> {
         self.test(trainer, recorder, note)?;
-        self.export(recorder)
+        self.export(recorder)?;
+        match &self.store {
+            Some(store) => upload::upload(store, self.folder.path(), &self.interrupt),
+            None => Ok(()),
+        }
     }
 
     /// Writes the best model in the formats that the configuration names; that for MLflow is one of
