@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ impl Azurite {
         let folder = tempfile::tempdir().expect("a folder");
         let port =
             TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
-        let process = Command::new("node")
+        let process = Command::new(Path::new(&python).with_file_name("node"))
             .arg(script)
             .args(["--silent", "--skipApiVersionCheck", "--disableTelemetry"])
             .args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string()])

@@ -1,0 +1,59 @@
+//! `artifacts.uri` and `ferrotune upload`: what arrives, what is not sent twice, what is refused
+//! before any work.
+
+mod common;
+
+use common::Scene;
+use serde_json::Value;
+
+#[test]
+fn a_finished_run_is_copied_and_not_sent_twice() {
+    let scene = Scene::new();
+    let answer = scene.train(&["artifacts.uri=archive", "export.formats=[\"peft\"]"]);
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    let run = scene.run_folder();
+    let name = run.rsplit('/').next().expect("a name").to_owned();
+    let place = format!("archive/{name}");
+    let manifest: Value =
+        serde_json::from_slice(&scene.read(&format!("{place}/manifest.json"))).expect("JSON");
+    let files = manifest["files"].as_object().expect("files");
+    for file in ["best/adapter_model.safetensors", "export/peft/adapter_config.json", "report.html"]
+    {
+        assert!(files.contains_key(file), "{file} is not in {files:?}");
+        let (there, here) =
+            (scene.read(&format!("{place}/{file}")), scene.read(&format!("runs/{name}/{file}")));
+        assert_eq!(there, here, "{file}");
+    }
+    assert!(files.keys().all(|file| !file.starts_with("last/") && !file.starts_with('.')));
+
+    let again = scene.run(&["upload", &run]);
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    assert!(again.stderr.contains("uploaded: 0 files"), "{}", again.stderr);
+    let other = scene.run(&["upload", &run, "--to", "elsewhere"]);
+    assert!(other.stderr.contains(&format!("uploaded: {} files", files.len())), "{}", other.stderr);
+}
+
+#[test]
+fn a_store_that_takes_nothing_is_found_before_training() {
+    let scene = Scene::new();
+    scene.file("file", "");
+    for (uri, said) in [
+        ("file/below", "file/below"),
+        ("azure://container?sig=SECRET", "environment"),
+        ("azure://models/clauses", "azure://models/clauses"),
+    ] {
+        let mut command = scene.command();
+        command.args(scene.train_arguments(&[&format!("artifacts.uri={uri}")]));
+        // No one listens at port 1.
+        let nowhere = "AccountName=a;AccountKey=U0VDUkVU;BlobEndpoint=http://127.0.0.1:1/a";
+        command.env("AZURE_STORAGE_CONNECTION_STRING", nowhere);
+        let output = command.output().expect("the program");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains(said) && !stderr.contains("SECRET"), "{stderr}");
+        assert!(!stderr.contains("U0VDUkVU"), "{stderr}");
+    }
+    assert!(!scene.has_run());
+    let answer = scene.run(&["upload", "no-run"]);
+    assert_eq!(answer.code, Some(2), "{}", answer.stderr);
+}
