@@ -191,7 +191,7 @@ impl<'a, B: Backend> Builder<'a, B> {
     /// A layer of the encoder whose result nobody reads: its tensors are there to be saved, as those of
     /// an adapter are where the method asks for one, as in PEFT.
     pub(crate) fn unread_linear(&mut self, layer: HeadLinear<'_>) -> Result<(), Error> {
-        if self.trains_encoder() {
+        if self.trains_encoder {
             return self.head_linear(layer).map(drop);
         }
         self.linears.push(layer.name.to_owned());

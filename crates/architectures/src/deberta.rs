@@ -6,7 +6,7 @@
 //! which no published model has.
 
 use crate::Error;
-use crate::attention::{Rows, SelfAttention};
+use crate::attention::SelfAttention;
 use crate::backend::Backend;
 use crate::bert;
 use crate::builder::{Bias, Builder};
@@ -242,7 +242,7 @@ impl Config {
             key: self.meets("c2p").then(|| (name("pos_proj"), Bias::No)),
             query: self.meets("p2c").then(|| (name("pos_q_proj"), Bias::Yes)),
         };
-        let rows = Rows::of_layer(index, self.num_hidden_layers);
+        let rows = builder.rows_of_layer(index, self.num_hidden_layers);
         let attention = SelfAttention::Disentangled(DisentangledAttention {
             content,
             positions: Positions::build(builder, positions)?,

@@ -7,7 +7,7 @@
 //! one layer.
 
 use crate::Error;
-use crate::attention::{Projections, Rows, SelfAttention};
+use crate::attention::{Projections, SelfAttention};
 use crate::backend::Backend;
 use crate::builder::{Bias, Builder};
 use crate::config::{self, OutOfRange};
@@ -142,7 +142,7 @@ impl Config {
         let deberta = &self.deberta;
         let (hidden, layers) = (deberta.hidden_size, deberta.num_hidden_layers);
         let prefix = format!("deberta.encoder.layer.{index}");
-        let rows = Rows::of_layer(index, layers);
+        let rows = builder.rows_of_layer(index, layers);
         let projections = LAYER.projections(&prefix);
         let content = Content::Apart(Projections::build(
             builder,

@@ -22,8 +22,8 @@ const FEW_NAMED: usize = 5;
 /// The report on a dataset; its `Display` is a plain-text table with the warnings below.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DataReport {
-    /// Tokens at which texts are cut.
-    pub max_length: usize,
+    /// Tokens at which texts are cut; none of texts that are not tokenized, whose lengths are all 0.
+    pub max_length: Option<usize>,
     /// Train, validation, test.
     pub splits: [SplitReport; 3],
     /// Texts in both of two splits, for the three pairs.
@@ -89,6 +89,16 @@ impl DataReport {
     /// at `max_length`.
     #[must_use]
     pub fn new(dataset: &Dataset, encoded: [&[Encoded]; 3], max_length: usize) -> Self {
+        Self::of(dataset, encoded, Some(max_length))
+    }
+
+    /// Reports on all but lengths.
+    #[must_use]
+    pub fn of_rows(dataset: &Dataset) -> Self {
+        Self::of(dataset, [&[]; 3], None)
+    }
+
+    fn of(dataset: &Dataset, encoded: [&[Encoded]; 3], max_length: Option<usize>) -> Self {
         let labels = &dataset.labels;
         let (train, validation, test) = (
             (dataset.train.as_slice(), "train"),
@@ -127,11 +137,12 @@ impl DataReport {
         for split in self.splits.iter().filter(|split| split.rows > 0) {
             let SplitReport { name, rows, .. } = split;
             let share = split.truncated_rows as f64 / *rows as f64;
-            if share > TRUNCATED_SHARE {
+            if let Some(max_length) = self.max_length
+                && share > TRUNCATED_SHARE
+            {
                 warnings.push(format!(
-                    "{:.1} % of the {name} rows are longer than max_length {} and lose {}.",
+                    "{:.1} % of the {name} rows are longer than max_length {max_length} and lose {}.",
                     share * 100.0,
-                    self.max_length,
                     count(split.lost_tokens, "token"),
                 ));
             }
@@ -286,18 +297,20 @@ impl fmt::Display for DataReport {
             let rows = |split: &SplitReport| grouped(split.unlabelled.unwrap_or_default());
             table.push(row("  (no label)", &rows));
         }
-        table.extend([
-            row("tokens, mean", &|split| format!("{:.1}", split.tokens.mean)),
-            row("  median", &|split| grouped(split.tokens.p50)),
-            row("  95th percentile", &|split| grouped(split.tokens.p95)),
-            row("  99th percentile", &|split| grouped(split.tokens.p99)),
-            row("  longest", &|split| grouped(split.tokens.max)),
-            row(&format!("rows cut at {} tokens", self.max_length), &|split| {
-                grouped(split.truncated_rows)
-            }),
-            row("tokens lost by cutting", &|split| grouped(split.lost_tokens)),
-            row("rows that repeat a text", &|split| grouped(split.repeats)),
-        ]);
+        if let Some(max_length) = self.max_length {
+            table.extend([
+                row("tokens, mean", &|split| format!("{:.1}", split.tokens.mean)),
+                row("  median", &|split| grouped(split.tokens.p50)),
+                row("  95th percentile", &|split| grouped(split.tokens.p95)),
+                row("  99th percentile", &|split| grouped(split.tokens.p99)),
+                row("  longest", &|split| grouped(split.tokens.max)),
+                row(&format!("rows cut at {max_length} tokens"), &|split| {
+                    grouped(split.truncated_rows)
+                }),
+                row("tokens lost by cutting", &|split| grouped(split.lost_tokens)),
+            ]);
+        }
+        table.push(row("rows that repeat a text", &|split| grouped(split.repeats)));
         let width = |text: &String| text.chars().count();
         let first = table.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
         let columns: [usize; 3] = std::array::from_fn(|column| {

@@ -1,13 +1,15 @@
-//! A fine-tuned model on disk: adapter or full weights in others' formats, tokenizer,
-//! `config.json`, and `ferrotune.json` with what those formats have no place for. `last/` and
-//! `best/` of a run are such folders; `last/` also holds what resuming needs.
+//! A trained model on disk. `last/` and `best/` of a run are such folders; `last/` also holds what
+//! resuming needs.
+//!
+//! A network is adapter or full weights in others' formats, tokenizer, `config.json`, and
+//! `ferrotune.json` with what those formats have no place for. Linear machines are `svm.safetensors`
+//! and a `ferrotune.json` of their own.
 
 use crate::cli::Which;
 use crate::config::PrecisionName;
-use crate::device::Device;
 use anyhow::{Context, Result, bail};
 use architectures::{Cpu, Method, Quantization, SequenceClassifier, peft, write_tensors};
-use data::{DataConfig, LabelScheme, TOKENIZER_FILES, Task, Tokenizer};
+use data::{DataConfig, LabelScheme, TOKENIZER_FILES, Task};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -22,8 +24,9 @@ pub struct Card {
     pub version: String,
     /// The pretrained model, with its revision, as `ferrotune` resolves it.
     pub pretrained_model: String,
-    /// Class names, and how labels are read.
-    pub labels: LabelScheme,
+    /// What it tells of which rows.
+    #[serde(flatten)]
+    pub schema: Schema,
     /// Tokens at which texts are cut.
     pub max_length: usize,
     /// Precision it was trained and tested in.
@@ -31,6 +34,13 @@ pub struct Card {
     /// How the frozen weights were kept.
     #[serde(default)]
     pub quantization: Quantization,
+}
+
+/// How rows are read, and what a model tells of them: what every model's card has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Schema {
+    /// Class names, and how labels are read.
+    pub labels: LabelScheme,
     /// Seed of the run; also that of the intervals.
     pub seed: u64,
     /// Column that holds the text.
@@ -86,7 +96,7 @@ impl Base {
     }
 }
 
-/// Writes a fine-tuned model into an existing folder.
+/// Writes a fine-tuned network into an existing folder.
 ///
 /// # Errors
 /// The file system refuses, or the base model's files changed.
@@ -132,7 +142,7 @@ pub fn copy_files(from: &Path, to: &Path, names: &[&str]) -> Result<()> {
 /// The base model's `config.json` as that of a classifier with these labels.
 fn classifier_config(base: &Base, model: &SequenceClassifier<Cpu>, card: &Card) -> Result<Value> {
     let mut config: Value = read_json(&base.folder.join("config.json"))?;
-    let names = &card.labels.names;
+    let names = &card.schema.labels.names;
     let by_index: serde_json::Map<String, Value> =
         names.iter().enumerate().map(|(i, name)| (i.to_string(), json!(name))).collect();
     let by_name: serde_json::Map<String, Value> =
@@ -150,22 +160,11 @@ fn classifier_config(base: &Base, model: &SequenceClassifier<Cpu>, card: &Card) 
     if let Some(config) = config.as_object_mut() {
         config.remove("quantization_config");
     }
-    config["problem_type"] = json!(match card.labels.task {
+    config["problem_type"] = json!(match card.schema.labels.task {
         Task::Binary | Task::Multiclass => "single_label_classification",
         Task::MultiLabel => "multi_label_classification",
     });
     Ok(config)
-}
-
-/// A fine-tuned model ready to answer.
-#[derive(Debug)]
-pub struct Loaded {
-    /// Our own part.
-    pub card: Card,
-    /// The network.
-    pub model: SequenceClassifier<Cpu>,
-    /// What runs it.
-    pub backend: Cpu,
 }
 
 /// The folder of a run's model: `RUN/best` (or `RUN/last`), or a model folder itself.
@@ -188,48 +187,23 @@ pub fn locate(run: &Path, which: Option<Which>) -> Result<PathBuf> {
     if folder.join(CARD).is_file() {
         return Ok(folder);
     }
-    bail!("no fine-tuned model in {}: looked for {which}/{CARD} and {CARD} there", run.display())
+    bail!("no trained model in {}: looked for {which}/{CARD} and {CARD} there", run.display())
 }
 
-/// Loads a fine-tuned model to answer, and the base model under it. The encoder's matrices are kept as
-/// `quantization` says, by default as the run did.
-///
-/// # Errors
-/// A file is missing or damaged, or the base model cannot be found.
-pub fn load(
-    folder: &Path,
-    quantization: Option<Quantization>,
-    progress: &dyn sources::Progress,
-) -> Result<(Loaded, Device)> {
-    let card: Card = read_json(&folder.join(CARD))?;
-    let device = Device::new(None, card.precision)?;
-    let quantization = quantization.unwrap_or(card.quantization);
-    let backend = Cpu::new(device.isa, device.precision, quantization);
-    let labels = card.labels.names.len();
-    let model = if folder.join(peft::ADAPTER_CONFIG).is_file() {
-        let base = Base::find(&card.pretrained_model, progress)?;
-        let method = Method::Lora(peft::read_adapter_config(folder)?);
-        let mut model = SequenceClassifier::load(&backend, &base.folder, labels, &method, 0)?;
-        peft::read_adapter(&backend, &mut model, folder)?;
-        model
-    } else {
-        SequenceClassifier::load_to_answer(&backend, folder, labels)?
-    };
-    Ok((Loaded { card, model, backend }, device))
-}
-
-impl Loaded {
-    /// The tokenizer that travelled with the model.
-    ///
-    /// # Errors
-    /// It is missing or damaged.
-    pub fn tokenizer(&self, folder: &Path) -> Result<Tokenizer> {
-        Ok(Tokenizer::from_folder(folder, self.card.max_length)?)
+impl Schema {
+    /// That of a run's rows.
+    pub fn new(config: &DataConfig, labels: &LabelScheme, seed: u64) -> Schema {
+        Schema {
+            labels: labels.clone(),
+            seed,
+            text_column: config.text_column.clone(),
+            label_column: config.label_column.clone(),
+            label_columns: config.label_columns.clone(),
+            label_separator: config.label_separator.clone(),
+        }
     }
-}
 
-impl Card {
-    /// How labelled rows for this model are read.
+    /// How labelled rows for the model are read.
     pub fn data_config(&self) -> DataConfig {
         DataConfig {
             text_column: self.text_column.clone(),
@@ -237,7 +211,6 @@ impl Card {
             label_columns: self.label_columns.clone(),
             label_separator: self.label_separator.clone(),
             task: self.labels.task,
-            max_length: self.max_length,
             ..DataConfig::default()
         }
     }

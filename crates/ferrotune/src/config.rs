@@ -3,6 +3,7 @@
 //! named flags). Unknown keys are refused with the nearest known one.
 
 use crate::cli::Format;
+use crate::svm::Settings as SvmSettings;
 use crate::trackers::TrackingConfig;
 use anyhow::{Context, Result, anyhow, bail};
 use architectures::{LoraConfig, Quantization};
@@ -25,7 +26,8 @@ pub struct Config {
     pub output_dir: PathBuf,
     /// Decides initial weights, data order and dropout.
     pub seed: u64,
-    /// `lora`, or `full` to train every weight.
+    /// `lora`, `full` to train every weight, or `svm`: no network, but linear support vector machines
+    /// over TF-IDF features.
     pub method: MethodName,
     /// Frozen weights in memory, with `method = "lora"`: `none`, `nf4` (4 bits, QLoRA) or `int8`
     /// (8 bits, in which forward's products are computed too).
@@ -39,6 +41,8 @@ pub struct Config {
     pub thresholds: ThresholdRule,
     /// Where rows come from.
     pub data: DataConfig,
+    /// With `method = "svm"`: features, and the settings that are searched.
+    pub svm: SvmSettings,
     /// Adapters, with `method = "lora"`.
     pub lora: LoraConfig,
     /// The loop.
@@ -53,7 +57,7 @@ pub struct Config {
     pub artifacts: ArtifactsConfig,
 }
 
-/// How the pretrained model is fine-tuned.
+/// What is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MethodName {
@@ -61,6 +65,8 @@ pub enum MethodName {
     Lora,
     /// Every weight.
     Full,
+    /// Linear machines over TF-IDF features; no network.
+    Svm,
 }
 
 impl MethodName {
@@ -69,6 +75,26 @@ impl MethodName {
         match self {
             MethodName::Lora => "lora",
             MethodName::Full => "full",
+            MethodName::Svm => "svm",
+        }
+    }
+
+    /// Keys and sections that mean nothing under this method: refused where they are set, and left
+    /// out where the configuration is written.
+    fn foreign_keys(self) -> &'static [&'static str] {
+        match self {
+            MethodName::Lora | MethodName::Full => &["svm"],
+            MethodName::Svm => &[
+                "pretrained_model",
+                "quantization",
+                "precision",
+                "thresholds",
+                "data.max_length",
+                "lora",
+                "training",
+                "early_stopping",
+                "export",
+            ],
         }
     }
 }
@@ -244,6 +270,7 @@ impl Default for Config {
             threads: None,
             thresholds: ThresholdRule::Half,
             data: DataConfig::default(),
+            svm: SvmSettings::default(),
             lora: LoraConfig::default(),
             training: TrainingConfig::default(),
             early_stopping: EarlyStoppingConfig::default(),
@@ -320,7 +347,8 @@ impl Config {
                 .with_context(|| format!("`{assignment}` is not of the form key=value"))?;
             set(&mut tree, key.trim(), value.trim())?;
         }
-        let config = parse(tree)?;
+        let config = parse(tree.clone())?;
+        config.refuse_foreign_keys(&tree)?;
         config.check()?;
         Ok(config)
     }
@@ -333,9 +361,43 @@ impl Config {
         Config::resolve(Some(path), std::iter::empty(), &[])
     }
 
-    /// As TOML.
+    /// As TOML, without what means nothing under its method.
     pub fn to_toml(&self) -> String {
-        toml::to_string_pretty(self).expect("a configuration is plain data")
+        toml::to_string_pretty(&self.tree()).expect("a configuration is plain data")
+    }
+
+    /// All keys with a meaning under its method.
+    pub fn tree(&self) -> Table {
+        let mut tree = Table::try_from(self).expect("a configuration is plain data");
+        for key in self.method.foreign_keys() {
+            let (section, key) = key.split_once('.').map_or((None, *key), |(s, k)| (Some(s), k));
+            match section {
+                None => tree.remove(key),
+                Some(section) => {
+                    tree.get_mut(section).and_then(Value::as_table_mut).and_then(|t| t.remove(key))
+                }
+            };
+        }
+        tree
+    }
+
+    /// What was set in vain would be believed to matter.
+    fn refuse_foreign_keys(&self, tree: &Table) -> Result<()> {
+        let is_set = |key: &&&str| match key.split_once('.') {
+            None => tree.contains_key(**key),
+            Some((section, key)) => tree.get(section).and_then(|t| t.get(key)).is_some(),
+        };
+        let set: Vec<String> = self
+            .method
+            .foreign_keys()
+            .iter()
+            .filter(is_set)
+            .flat_map(|key| named(tree, key))
+            .collect();
+        if set.is_empty() {
+            return Ok(());
+        }
+        bail!("method = \"{}\" has no use for {}: leave it out", self.method.name(), set.join(", "))
     }
 
     fn check(&self) -> Result<()> {
@@ -400,6 +462,9 @@ impl Config {
         if self.method == MethodName::Full && self.export.formats.contains(&Format::Peft) {
             bail!("export.formats names `peft`, but method = \"full\" trains no adapter");
         }
+        if self.method == MethodName::Svm {
+            self.svm.check(self.seed, self.data.task)?;
+        }
         self.max_seconds()?;
         self.lora.check()?;
         self.data.check()?;
@@ -450,6 +515,16 @@ fn set(tree: &mut Table, key: &str, text: &str) -> Result<()> {
     }
     table.insert(last.to_owned(), value);
     Ok(())
+}
+
+/// The keys that are set in a section, or the key itself.
+fn named(tree: &Table, key: &str) -> Vec<String> {
+    match tree.get(key) {
+        Some(Value::Table(section)) if !section.is_empty() => {
+            section.keys().map(|inner| format!("`{key}.{inner}`")).collect()
+        }
+        _ => vec![format!("`{key}`")],
+    }
 }
 
 fn parse(tree: Table) -> Result<Config> {
@@ -522,10 +597,34 @@ mod tests {
 
     #[test]
     fn names_of_methods_are_those_that_are_read() {
-        for method in [MethodName::Lora, MethodName::Full] {
+        for method in [MethodName::Lora, MethodName::Full, MethodName::Svm] {
             let config = resolve(&[&format!("method={}", method.name())]).unwrap();
             assert_eq!(config.method, method);
         }
+    }
+
+    #[test]
+    fn keys_that_mean_nothing_under_a_method_are_refused_and_not_written() {
+        for (assignments, keys) in [
+            (
+                &["method=svm", "training.max_epochs=3", "lora.r=4"][..],
+                "`lora.r`, `training.max_epochs`",
+            ),
+            (
+                &["method=svm", "pretrained_model=x", "precision=auto"],
+                "`pretrained_model`, `precision`",
+            ),
+            (&["method=svm", "data.max_length=64"], "`data.max_length`"),
+            (&["svm.c=[1.0]"], "method = \"lora\" has no use for `svm.c`"),
+        ] {
+            let error = resolve(assignments).unwrap_err().to_string();
+            assert!(error.contains(keys), "{assignments:?}: {error}");
+        }
+        let config = resolve(&["method=svm", "svm.min_df=2"]).unwrap();
+        let written = config.to_toml();
+        assert!(!written.contains("max_length") && !written.contains("[lora]"), "{written}");
+        assert_eq!(parse(written.parse().unwrap()).unwrap(), config);
+        assert!(!resolve(&[]).unwrap().to_toml().contains("[svm]"));
     }
 
     #[test]

@@ -78,12 +78,56 @@ pub fn targets(examples: &[Example], classes: Classes) -> Vec<u32> {
     targets
 }
 
+/// What the numbers are that a model gives a class or label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// Probabilities, by a network.
+    Probability,
+    /// Signed distances from a hyperplane in units of its margin, by linear machines. They rank and
+    /// decide as probabilities do, and are none.
+    DecisionValue,
+}
+
+impl Scale {
+    /// Above which a label, or the positive class of a binary task, is given.
+    pub fn threshold(self) -> f32 {
+        match self {
+            Scale::Probability => metrics::HALF,
+            Scale::DecisionValue => 0.0,
+        }
+    }
+
+    /// The same, as [`metrics::answers`] takes it.
+    pub fn thresholds(self, classes: Classes) -> Vec<f32> {
+        match (self, classes) {
+            (Scale::DecisionValue, Classes::MultiLabel(labels)) => vec![self.threshold(); labels],
+            // One half; or the greater of two numbers that lie alike on both sides of the threshold.
+            _ => Vec::new(),
+        }
+    }
+
+    /// How much speaks against a label for which `value` speaks.
+    pub fn against(self, value: f32) -> f32 {
+        2.0 * self.threshold() - value
+    }
+
+    /// What one of them is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scale::Probability => "probability",
+            Scale::DecisionValue => "decision value",
+        }
+    }
+}
+
 /// A model's answers on a split, and how good they are.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// Probability of each class or label by row, [N, C].
-    pub probabilities: Vec<f32>,
-    /// Mean loss, unweighted.
+    /// What the model gives each class or label by row, [N, C].
+    pub outputs: Vec<f32>,
+    /// What these numbers are.
+    pub scale: Scale,
+    /// Mean of the loss that training makes small, unweighted.
     pub loss: f64,
     /// Figures of the whole split.
     pub scores: Scores,
@@ -164,7 +208,7 @@ pub fn classes_of(labels: &LabelScheme) -> Classes {
     }
 }
 
-/// Evaluates a model on a labelled split.
+/// Evaluates a network on a labelled split.
 ///
 /// # Errors
 /// As [`logits`].
@@ -180,7 +224,7 @@ pub fn evaluate(
     let loss = mean_loss(&answers, &split.labels, classes);
     probabilities(&mut answers, classes);
     let scores = metrics::scores(&answers, &split.labels, classes, &[]);
-    Ok(Evaluation { probabilities: answers, loss, scores })
+    Ok(Evaluation { outputs: answers, scale: Scale::Probability, loss, scores })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use crate::artifact::{self, Base, CARD, Card};
 use crate::cli::Format;
 use crate::progress::{Downloads, bar};
+use crate::svm;
 use crate::thresholds::{self, Thresholds};
 use anyhow::{Result, bail};
 use architectures::{Isa, Quantization, peft};
@@ -43,6 +44,9 @@ impl Export {
         int8: bool,
         isa: Isa,
     ) -> Result<Export> {
+        if svm::is_linear(folder)? {
+            bail!("{} has no network: linear machines have no format of others", folder.display());
+        }
         let card: Card = artifact::read_json(&folder.join(CARD))?;
         if int8 && format != Format::Onnx {
             bail!("8 bits are for the format onnx, not {}", format.name());
@@ -102,7 +106,7 @@ impl Export {
 
     /// The thresholds, where there are some, as a file says them of itself: an object by label.
     fn thresholds(&self) -> Result<Map<String, Value>> {
-        let Some(thresholds) = Thresholds::read(&self.folder, &self.card)? else {
+        let Some(thresholds) = Thresholds::read(&self.folder, &self.card.schema.labels)? else {
             return Ok(Map::new());
         };
         let by_label: Map<String, Value> = thresholds

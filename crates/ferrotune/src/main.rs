@@ -7,6 +7,7 @@
 
 mod artifact;
 mod benchmark;
+mod classifier;
 mod cli;
 mod commands;
 mod config;
@@ -16,6 +17,7 @@ mod exports;
 mod failure;
 mod inputs;
 mod interrupt;
+mod job;
 mod memory;
 mod metrics;
 mod prepared;
@@ -25,6 +27,7 @@ mod report;
 mod results;
 mod run_folder;
 mod schedule;
+mod svm;
 mod thresholds;
 mod trackers;
 mod trainer;

@@ -1,6 +1,7 @@
-//! What a run reads before its first step: base model, rows, tokens; and the network made of them.
+//! What a run reads before its first step: rows, whatever is trained on them; and, for a network, base
+//! model and tokens.
 
-use crate::artifact::{Base, Card};
+use crate::artifact::{Base, Card, Schema};
 use crate::config::Config;
 use crate::device::Device;
 use crate::evaluation::{Split, classes_of};
@@ -11,35 +12,24 @@ use anyhow::{Context, Result, bail};
 use architectures::{Cpu, SequenceClassifier};
 use data::{DataReport, Dataset, SplitFiles, Tokenizer};
 
-/// Everything that is read before the first step.
-pub struct Prepared {
-    /// The pretrained model.
-    pub base: Base,
+/// What every method reads.
+pub struct Rows {
     /// Texts and labels.
     pub dataset: Dataset,
-    /// What goes into the model folders.
-    pub card: Card,
     /// How figures are computed.
     pub classes: Classes,
-    /// What a user should know about the data.
-    pub data_report: DataReport,
-    /// What is trained on.
-    pub train: Split,
-    /// What models are selected on.
-    pub validation: Split,
-    /// What is reported.
-    pub test: Split,
+    /// What goes into the model folders of it.
+    pub schema: Schema,
 }
 
-impl Prepared {
-    /// Finds and reads data, tokenizer and model; pins names and paths in the configuration, so
-    /// that it reruns the same from anywhere.
+impl Rows {
+    /// Finds and reads the data; pins names and paths in the configuration, so that it reruns the same
+    /// from anywhere.
     ///
     /// # Errors
-    /// Something is missing, damaged, or does not fit the rest.
-    pub fn load(config: &mut Config, device: &Device) -> Result<(Prepared, Trainer)> {
-        let downloads = Downloads::default();
-        let files = split_files(config, &downloads)?;
+    /// A file is missing or damaged, or there are no validation rows.
+    pub fn load(config: &mut Config) -> Result<Rows> {
+        let files = split_files(config, &Downloads::default())?;
         config.output_dir = std::path::absolute(&config.output_dir)?;
         let dataset = data::load(&config.data, &files, config.seed)?;
         if dataset.validation.is_empty() {
@@ -47,36 +37,55 @@ impl Prepared {
                 "no validation rows: give a validation file, or data.validation_fraction above 0"
             );
         }
+        let schema = Schema::new(&config.data, &dataset.labels, config.seed);
+        Ok(Rows { classes: classes_of(&dataset.labels), dataset, schema })
+    }
+}
 
-        let base = Base::find(&config.pretrained_model, &downloads)?;
+/// A network to be trained, and its rows as it reads them.
+pub struct Network {
+    /// The pretrained model.
+    pub base: Base,
+    /// What goes into the model folders.
+    pub card: Card,
+    /// What is trained on.
+    pub train: Split,
+    /// What models are selected on.
+    pub validation: Split,
+    /// What is reported.
+    pub test: Split,
+    /// The network, its optimizer and where they stand.
+    pub trainer: Trainer,
+}
+
+impl Network {
+    /// Finds and reads tokenizer and model; pins its name in the configuration.
+    ///
+    /// # Errors
+    /// Something is missing, damaged, or does not fit the rest.
+    pub fn load(config: &mut Config, device: &Device, rows: &Rows) -> Result<(Self, DataReport)> {
+        let Rows { dataset, classes, schema } = rows;
+        let base = Base::find(&config.pretrained_model, &Downloads::default())?;
         config.pretrained_model = base.pinned.clone();
         config.precision = device.precision_setting();
         let network = architectures::Config::read(&base.folder)?;
-        let [train, validation, test] = tokenized(config, &dataset, &base, &network)?;
+        let [train, validation, test] = tokenized(config, dataset, &base, &network)?;
         let backend = Cpu::new(device.isa, device.precision, config.quantization);
-        let method = trainer::method(config);
+        let method = trainer::method(config)?;
         let labels = dataset.labels.names.len();
         let model = SequenceClassifier::load(&backend, &base.folder, labels, &method, config.seed)?;
         let encoded = [&train, &validation, &test].map(|split| split.encoded.as_slice());
-        let data_report = DataReport::new(&dataset, encoded, config.data.max_length);
+        let data_report = DataReport::new(dataset, encoded, config.data.max_length);
         let card = Card {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pretrained_model: base.pinned.clone(),
-            labels: dataset.labels.clone(),
+            schema: schema.clone(),
             max_length: config.data.max_length,
             precision: config.precision,
             quantization: config.quantization,
-            seed: config.seed,
-            text_column: config.data.text_column.clone(),
-            label_column: config.data.label_column.clone(),
-            label_columns: config.data.label_columns.clone(),
-            label_separator: config.data.label_separator.clone(),
         };
-        let classes = classes_of(&dataset.labels);
-        let trainer = Trainer::new(backend, model, config, classes, &train)?;
-        let prepared =
-            Prepared { base, dataset, card, classes, data_report, train, validation, test };
-        Ok((prepared, trainer))
+        let trainer = Trainer::new(backend, model, config, *classes, &train)?;
+        Ok((Network { base, card, train, validation, test, trainer }, data_report))
     }
 }
 

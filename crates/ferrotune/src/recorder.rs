@@ -106,14 +106,30 @@ impl Recorder {
         self.log_named(epoch.epoch as i64, &all)
     }
 
+    /// What a combination of settings (from 1) scored on the validation rows.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn candidate(&mut self, number: usize, score: f64) -> Result<()> {
+        self.log(number as i64, &[("Search_Score", score)])
+    }
+
+    /// Validation figures of the combination (from 1) that was chosen.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub fn chosen(&mut self, number: usize, evaluation: &Evaluation) -> Result<()> {
+        self.log_named(number as i64, &figures("Val_", evaluation.loss, &evaluation.scores))
+    }
+
     /// Test figures: of the best model under `Test_…`, with tuned thresholds under `Tuned_Test_…`, of
     /// the last model under `Last_Test_…`.
     ///
     /// # Errors
     /// The record cannot be written.
-    pub fn test(&mut self, prefix: &str, epoch: usize, evaluation: &Evaluation) -> Result<()> {
+    pub fn test(&mut self, prefix: &str, step: usize, evaluation: &Evaluation) -> Result<()> {
         let named = figures(prefix, evaluation.loss, &evaluation.scores);
-        self.log_named(epoch as i64, &named)
+        self.log_named(step as i64, &named)
     }
 
     fn log_named(&mut self, step: i64, figures: &[(String, f64)]) -> Result<()> {
@@ -222,7 +238,6 @@ fn params(config: &Config) -> Vec<(String, String)> {
         }
     }
     let mut all = Vec::new();
-    let tree = toml::Value::try_from(config).expect("a configuration is plain data");
-    walk("", &tree, &mut all);
+    walk("", &toml::Value::Table(config.tree()), &mut all);
     all
 }

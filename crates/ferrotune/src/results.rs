@@ -1,13 +1,12 @@
-//! What people see at the end: the table on the terminal, and the report's content.
+//! What people see at the end: the table on the terminal, and the report's content, of whatever
+//! method.
 
-use crate::config::{Config, MethodName};
-use crate::device::Device;
+use crate::config::Config;
 use crate::evaluation::{Evaluation, targets};
 use crate::metrics::{self, Classes, Counts, Interval, Intervals, Tally};
 use crate::report::{self, Report};
 use crate::thresholds::Thresholds;
-use crate::trainer::{EpochRecord, TrainerState};
-use architectures::{TargetKeyword, TargetModules};
+use crate::trainer::EpochRecord;
 use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use data::{DataReport, Example, LabelScheme};
 use std::time::SystemTime;
@@ -24,16 +23,17 @@ pub struct Tested {
 impl Tested {
     /// Adds intervals to an evaluation.
     pub fn new(evaluation: Evaluation, labels: &[u32], classes: Classes, seed: u64) -> Tested {
-        let intervals = metrics::bootstrap(&evaluation.probabilities, labels, classes, &[], seed);
+        let (outputs, thresholds) = (&evaluation.outputs, evaluation.scale.thresholds(classes));
+        let intervals = metrics::bootstrap(outputs, labels, classes, &thresholds, seed);
         Tested { evaluation, intervals }
     }
 
     /// The same answers under other thresholds.
     pub fn at(&self, thresholds: &[f32], labels: &[u32], classes: Classes, seed: u64) -> Tested {
-        let Evaluation { probabilities, loss, .. } = self.evaluation.clone();
-        let intervals = metrics::bootstrap(&probabilities, labels, classes, thresholds, seed);
-        let scores = metrics::scores(&probabilities, labels, classes, thresholds);
-        Tested { evaluation: Evaluation { probabilities, loss, scores }, intervals }
+        let evaluation = self.evaluation.clone();
+        let intervals = metrics::bootstrap(&evaluation.outputs, labels, classes, thresholds, seed);
+        let scores = metrics::scores(&evaluation.outputs, labels, classes, thresholds);
+        Tested { evaluation: Evaluation { scores, ..evaluation }, intervals }
     }
 
     /// Figures with their intervals, in the order shown.
@@ -124,18 +124,45 @@ pub struct Facts<'a> {
     pub data: &'a DataReport,
     /// The test rows.
     pub test: &'a [Example],
+    /// The best model's test.
+    pub best: &'a Tested,
+    /// The last model's, where there is another than the best.
+    pub last: Option<&'a Tested>,
     /// Tuned thresholds and the best model's test under them, if there are any.
     pub tuned: Option<(&'a Thresholds, &'a Tested)>,
-    /// Loss and learning rate by step.
-    pub steps: Vec<report::Step>,
-    /// Trained numbers, all numbers, names of new layers.
-    pub parameters: (usize, usize, &'a [String]),
-    /// What it ran on.
-    pub device: &'a Device,
+    /// Number of threads.
+    pub threads: usize,
     /// Seconds since the program started.
     pub seconds: f64,
     /// Why training ended.
     pub note: &'a str,
+}
+
+/// What a method tells of itself and of its training.
+#[derive(Debug, Default)]
+pub struct Learned {
+    /// The model, as the user knows it.
+    pub model: String,
+    /// What was trained, in words.
+    pub method: String,
+    /// The epoch whose model is the best one, where there are epochs.
+    pub best_epoch: Option<u32>,
+    /// The validation metric that chose the best model.
+    pub selected_by: String,
+    /// By epoch.
+    pub epochs: Vec<report::Epoch>,
+    /// By optimizer step.
+    pub steps: Vec<report::Step>,
+    /// By combination of settings that was tried.
+    pub candidates: Vec<report::Candidate>,
+    /// Sizes.
+    pub parameters: report::Parameters,
+    /// Times, but for those of the whole process.
+    pub timing: report::Timing,
+    /// Instruction set of the kernels, where they matter.
+    pub instruction_set: String,
+    /// Arithmetic.
+    pub precision: String,
 }
 
 /// What a row without labels is called.
@@ -144,15 +171,12 @@ const NONE: &str = "none";
 const MISTAKES: usize = 20;
 
 /// Fills the report.
-pub fn report(facts: &Facts<'_>, state: &TrainerState, best: &Tested, last: &Tested) -> Report {
+pub fn report(facts: &Facts<'_>, learned: Learned) -> Report {
     let Facts { config, labels, .. } = facts;
-    let seconds = state.training_seconds;
-    let per_second = |count: f64| (seconds > 0.0).then(|| count / seconds);
-    let trained: u64 = state.epochs.iter().map(|epoch| epoch.train.counts.rows()).sum();
     Report {
         run_name: facts.run_name.to_owned(),
-        model: config.pretrained_model.clone(),
-        method: method_in_words(config),
+        model: learned.model,
+        method: learned.method,
         task: match facts.classes {
             Classes::Binary => format!("binary, positive class: {}", labels.names[1]),
             Classes::Multi(count) => format!("{count} classes"),
@@ -160,53 +184,33 @@ pub fn report(facts: &Facts<'_>, state: &TrainerState, best: &Tested, last: &Tes
         },
         date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         ending: facts.note.to_owned(),
-        best_epoch: state.best.map(|(epoch, _)| epoch as u32),
-        selected_by: format!("validation {}", config.early_stopping.metric.name()),
-        test: (!facts.test.is_empty()).then(|| test(facts, best, last)),
-        epochs: state.epochs.iter().map(epoch).collect(),
-        steps: facts.steps.clone(),
+        best_epoch: learned.best_epoch,
+        selected_by: learned.selected_by,
+        test: (!facts.test.is_empty()).then(|| test(facts)),
+        epochs: learned.epochs,
+        steps: learned.steps,
+        candidates: learned.candidates,
         data: Some(data(facts)),
-        parameters: report::Parameters {
-            trainable: facts.parameters.0 as u64,
-            total: facts.parameters.1 as u64,
-            new_layers: facts.parameters.2.to_vec(),
-        },
+        parameters: learned.parameters,
         timing: report::Timing {
             total_seconds: facts.seconds,
-            training_seconds: Some(seconds),
-            steps: state.step,
-            tokens_per_second: per_second(state.tokens as f64),
-            examples_per_second: per_second(trained as f64),
             peak_memory_bytes: peak_memory(),
+            ..learned.timing
         },
         environment: report::Environment {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cpu: cpu_name(),
-            threads: facts.device.threads(),
-            instruction_set: facts.device.isa.to_string(),
-            precision: facts.device.precision_name().to_owned(),
+            threads: facts.threads,
+            instruction_set: learned.instruction_set,
+            precision: learned.precision,
             seed: config.seed,
         },
         config: config.to_toml(),
     }
 }
 
-fn method_in_words(config: &Config) -> String {
-    let lora = &config.lora;
-    match (config.method, &lora.target_modules) {
-        (MethodName::Full, _) => "full fine-tuning".to_owned(),
-        (MethodName::Lora, targets) => {
-            let targets = match targets {
-                TargetModules::Keyword(TargetKeyword::AllLinear) => "all linear layers".to_owned(),
-                TargetModules::Keyword(TargetKeyword::QueryValue) => "query and value".to_owned(),
-                TargetModules::Names(names) => names.join(", "),
-            };
-            format!("LoRA r {}, alpha {} on {targets}", lora.r, lora.alpha)
-        }
-    }
-}
-
-fn epoch(record: &EpochRecord) -> report::Epoch {
+/// A finished epoch, as the report has it.
+pub fn epoch(record: &EpochRecord) -> report::Epoch {
     let figures = |loss: f64, scores: &metrics::Scores| report::Figures {
         loss: Some(loss),
         accuracy: Some(scores.accuracy),
@@ -220,9 +224,13 @@ fn epoch(record: &EpochRecord) -> report::Epoch {
     }
 }
 
-fn test(facts: &Facts<'_>, best: &Tested, last: &Tested) -> report::Test {
-    let scores = figures_of([best, last], facts.classes).map(|(name, [best, last])| {
-        report::Score { name: name.to_owned(), best: Some(best), last: Some(last) }
+fn test(facts: &Facts<'_>) -> report::Test {
+    let best = facts.best;
+    let mut last = facts.last.map(|last| estimates(last, facts.classes));
+    let scores = estimates(best, facts.classes).map(|(name, best)| report::Score {
+        name: name.to_owned(),
+        best: Some(best),
+        last: last.as_mut().and_then(|last| last.next()).map(|(_, last)| last),
     });
     let names = &facts.labels.names;
     let counts = &best.evaluation.scores.counts;
@@ -236,10 +244,11 @@ fn test(facts: &Facts<'_>, best: &Tested, last: &Tested) -> report::Test {
         }
         Counts::Labels(_) => None,
     };
-    let mistakes = mistakes(facts, &best.evaluation.probabilities);
+    let mistakes = mistakes(facts, &best.evaluation);
     report::Test {
         rows: facts.test.len() as u64,
         scores: scores.collect(),
+        scale: best.evaluation.scale.name().to_owned(),
         labels,
         thresholds: facts
             .tuned
@@ -252,21 +261,14 @@ fn test(facts: &Facts<'_>, best: &Tested, last: &Tested) -> report::Test {
     }
 }
 
-/// The same figures of two tests, side by side.
-fn figures_of(
-    tests: [&Tested; 2],
+/// The figures of a test, as the report has them.
+fn estimates(
+    tested: &Tested,
     classes: Classes,
-) -> impl Iterator<Item = (&'static str, [report::Estimate; 2])> {
-    let estimate = |value: f64, interval: Interval| report::Estimate {
-        value,
-        interval: Some((interval.low, interval.high)),
-    };
-    let [one, other] = tests.map(|tested| tested.figures(classes));
-    one.into_iter().zip(other).map(
-        move |((name, value, interval), (_, its_value, its_interval))| {
-            (name, [estimate(value, interval), estimate(its_value, its_interval)])
-        },
-    )
+) -> impl Iterator<Item = (&'static str, report::Estimate)> {
+    tested.figures(classes).into_iter().map(|(name, value, Interval { low, high })| {
+        (name, report::Estimate { value, interval: Some((low, high)) })
+    })
 }
 
 /// Each class, or each label and "none".
@@ -307,22 +309,23 @@ fn tuned_thresholds(
         half,
         tuned,
     };
-    let figures = figures_of([half, tuned], facts.classes);
+    let figures = estimates(half, facts.classes).zip(estimates(tuned, facts.classes));
     report::TunedThresholds {
         // Ranks have no threshold.
         scores: figures
-            .filter(|(name, _)| *name != "average precision")
-            .map(|(name, [half, tuned])| (name.to_owned(), half, tuned))
+            .filter(|((name, _), _)| *name != "average precision")
+            .map(|((name, half), (_, tuned))| (name.to_owned(), half, tuned))
             .collect(),
         labels: labels.map(label).collect(),
     }
 }
 
 /// All wrong answers at the usual threshold, the most confident first.
-fn mistakes(facts: &Facts<'_>, probabilities: &[f32]) -> Vec<report::Mistake> {
+fn mistakes(facts: &Facts<'_>, evaluation: &Evaluation) -> Vec<report::Mistake> {
     let (names, classes) = (&facts.labels.names, facts.classes);
+    let Evaluation { outputs, scale, .. } = evaluation;
     let truth = targets(facts.test, classes);
-    let answers = metrics::answers(probabilities, classes, &[]);
+    let answers = metrics::answers(outputs, classes, &scale.thresholds(classes));
     let width = classes.width();
     let in_words = |row: &[u32]| -> String {
         match classes {
@@ -335,35 +338,35 @@ fn mistakes(facts: &Facts<'_>, probabilities: &[f32]) -> Vec<report::Mistake> {
         }
     };
     // That of the wrong class; or of the label whose answer is most wrong.
-    let confidence = |p: &[f32], truth: &[u32], answer: &[u32]| match classes {
-        Classes::Binary | Classes::Multi(_) => p[answer[0] as usize],
+    let confidence = |row: &[f32], truth: &[u32], answer: &[u32]| match classes {
+        Classes::Binary | Classes::Multi(_) => row[answer[0] as usize],
         Classes::MultiLabel(_) => {
-            let wrong = p.iter().zip(truth.iter().zip(answer)).filter(|(_, (t, a))| t != a);
-            wrong.map(|(p, (_, a))| if *a == 1 { *p } else { 1.0 - p }).fold(0.0, f32::max)
+            let wrong = row.iter().zip(truth.iter().zip(answer)).filter(|(_, (t, a))| t != a);
+            let certain = wrong.map(|(&x, (_, a))| if *a == 1 { x } else { scale.against(x) });
+            certain.fold(0.0, f32::max)
         }
     };
-    let rows =
-        probabilities.chunks(names.len()).zip(truth.chunks(width).zip(answers.chunks(width)));
+    let rows = outputs.chunks(names.len()).zip(truth.chunks(width).zip(answers.chunks(width)));
     let mut mistakes: Vec<report::Mistake> = facts
         .test
         .iter()
         .zip(rows)
         .filter(|(_, (_, (truth, answer)))| truth != answer)
-        .map(|(example, (p, (truth, answer)))| report::Mistake {
+        .map(|(example, (row, (truth, answer)))| report::Mistake {
             row: example.row as u64,
             text: example.text.clone(),
             truth: in_words(truth),
             predicted: in_words(answer),
-            probability: f64::from(confidence(p, truth, answer)),
+            confidence: f64::from(confidence(row, truth, answer)),
         })
         .collect();
-    mistakes.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+    mistakes.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
     mistakes
 }
 
 fn precision_recall(test: &[Example], evaluation: &Evaluation) -> report::PrecisionRecall {
-    const THRESHOLD: f64 = metrics::HALF as f64;
-    let positive: Vec<f32> = evaluation.probabilities.chunks(2).map(|p| p[1]).collect();
+    let threshold = f64::from(evaluation.scale.threshold());
+    let positive: Vec<f32> = evaluation.outputs.chunks(2).map(|row| row[1]).collect();
     let labels: Vec<u32> = test.iter().map(|example| example.labels[0] as u32).collect();
     let mut points: Vec<_> = metrics::precision_recall_curve(&positive, &labels)
         .into_iter()
@@ -376,11 +379,11 @@ fn precision_recall(test: &[Example], evaluation: &Evaluation) -> report::Precis
     // The curve is thinned; the point that the figures belong to must be on it.
     let scores = &evaluation.scores;
     let (precision, recall) = (scores.precision, scores.recall);
-    let place = points.partition_point(|point| point.threshold > THRESHOLD);
-    points.insert(place, report::PrecisionRecallPoint { threshold: THRESHOLD, precision, recall });
+    let place = points.partition_point(|point| point.threshold > threshold);
+    points.insert(place, report::PrecisionRecallPoint { threshold, precision, recall });
     report::PrecisionRecall {
         points,
-        threshold: THRESHOLD,
+        threshold,
         positive_share: labels.iter().sum::<u32>() as f64 / labels.len() as f64,
     }
 }
@@ -415,7 +418,7 @@ fn data(facts: &Facts<'_>) -> report::Data {
     report::Data {
         splits: splits.collect(),
         labels,
-        max_length: facts.data.max_length as u32,
+        max_length: facts.data.max_length.map(|length| length as u32),
         warnings: facts.data.warnings.clone(),
     }
 }

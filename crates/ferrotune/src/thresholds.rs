@@ -2,10 +2,11 @@
 //! binary task, is given, where the run was asked to tune that on its validation rows. `test` and
 //! `predict` go by it. Test rows have no part in it.
 
-use crate::artifact::{Card, read_json, write_json};
+use crate::artifact::{read_json, write_json};
 use crate::evaluation::{Evaluation, Split, classes_of};
 use crate::metrics::{self, Classes};
 use anyhow::{Result, bail};
+use data::LabelScheme;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -39,13 +40,13 @@ struct Threshold {
 
 impl Thresholds {
     /// The thresholds with the highest F1 on the validation rows that `evaluation` is of.
-    pub fn tune(evaluation: &Evaluation, validation: &Split, card: &Card) -> Thresholds {
-        let classes = classes_of(&card.labels);
+    pub fn tune(evaluation: &Evaluation, validation: &Split, labels: &LabelScheme) -> Thresholds {
+        let (names, classes) = (&labels.names, classes_of(labels));
         let (count, width) = (classes.count(), classes.width());
-        let first = count - tuned_labels(&card.labels.names, classes).len();
+        let first = count - tuned_labels(names, classes).len();
         let values: Vec<f32> = (first..count)
             .map(|label| {
-                let rows = evaluation.probabilities.chunks(count).map(|row| row[label]);
+                let rows = evaluation.outputs.chunks(count).map(|row| row[label]);
                 let truth = validation.labels.chunks(width).map(|row| match classes {
                     Classes::MultiLabel(_) => row[label],
                     Classes::Binary | Classes::Multi(_) => u32::from(row[0] as usize == label),
@@ -53,11 +54,11 @@ impl Thresholds {
                 metrics::best_threshold(&rows.collect::<Vec<_>>(), &truth.collect::<Vec<_>>())
             })
             .collect();
-        let (p, truth) = (&evaluation.probabilities, &validation.labels);
+        let (p, truth) = (&evaluation.outputs, &validation.labels);
         let tuned = metrics::scores(p, truth, classes, &values).counts.tallies();
         let half = evaluation.scores.counts.tallies();
         let labels = (first..count).zip(values).map(|(label, threshold)| Threshold {
-            label: card.labels.names[label].clone(),
+            label: names[label].clone(),
             threshold,
             f1: tuned[label].scores().f1,
             f1_at_half: half[label].scores().f1,
@@ -92,13 +93,13 @@ impl Thresholds {
     ///
     /// # Errors
     /// The file is damaged, or of a model with other labels.
-    pub fn read(folder: &Path, card: &Card) -> Result<Option<Thresholds>> {
+    pub fn read(folder: &Path, labels: &LabelScheme) -> Result<Option<Thresholds>> {
         let path = folder.join(FILE);
         if !path.is_file() {
             return Ok(None);
         }
         let thresholds: Thresholds = read_json(&path)?;
-        let names = tuned_labels(&card.labels.names, classes_of(&card.labels));
+        let names = tuned_labels(&labels.names, classes_of(labels));
         let found: Vec<&String> = thresholds.labels.iter().map(|label| &label.label).collect();
         if found != names.iter().collect::<Vec<_>>() {
             bail!("{} has thresholds for {found:?}, but the model tells {names:?}", path.display());

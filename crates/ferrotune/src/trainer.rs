@@ -106,11 +106,15 @@ pub struct Trainer {
 }
 
 /// The method that a configuration asks for.
-pub fn method(config: &Config) -> Method {
-    match config.method {
+///
+/// # Errors
+/// It trains no network.
+pub fn method(config: &Config) -> Result<Method> {
+    Ok(match config.method {
         MethodName::Full => Method::Full,
         MethodName::Lora => Method::Lora(config.lora.clone()),
-    }
+        MethodName::Svm => bail!("method = \"svm\" trains no network"),
+    })
 }
 
 impl Trainer {
@@ -190,7 +194,7 @@ impl Trainer {
         micro_batches.truncate(MICRO_BATCHES_COUNTED);
         micro_batches.extend(longest);
         let SequenceClassifier { config, labels, gradient_checkpointing, .. } = &self.model;
-        let method = method(&self.config);
+        let method = method(&self.config)?;
         let step = architectures::step_bytes(
             config,
             *labels,
@@ -315,7 +319,8 @@ impl Trainer {
         let running = std::mem::replace(&mut self.state.running, Running::new(self.classes));
         self.state.epoch += 1;
         self.state.step_in_epoch = 0;
-        let value = selection_value(&self.config, &evaluation);
+        let metric = self.config.early_stopping.metric;
+        let value = selection_value(metric, evaluation.loss, &evaluation.scores);
         self.state.epochs.push(EpochRecord {
             epoch: self.state.epoch,
             train_loss: running.loss / running.weight,
@@ -402,13 +407,12 @@ fn step_size(config: &Config) -> usize {
     config.training.batch_size * config.training.gradient_accumulation_steps
 }
 
-/// The selection metric, signed so that higher is better; NaN counts as the worst.
-fn selection_value(config: &Config, evaluation: &Evaluation) -> f64 {
-    let scores = &evaluation.scores;
-    let value = match config.early_stopping.metric {
+/// A selection metric, signed so that higher is better; NaN counts as the worst.
+pub fn selection_value(metric: SelectionMetric, loss: f64, scores: &Scores) -> f64 {
+    let value = match metric {
         SelectionMetric::F1 | SelectionMetric::MacroF1 => scores.f1,
         SelectionMetric::MicroF1 => scores.micro_f1.unwrap_or(f64::NAN),
-        SelectionMetric::Loss => -evaluation.loss,
+        SelectionMetric::Loss => -loss,
         SelectionMetric::Accuracy => scores.accuracy,
         SelectionMetric::Precision => scores.precision,
         SelectionMetric::Recall => scores.recall,

@@ -384,7 +384,7 @@ fn a_folder_without_model_cannot_answer() {
     let scene = Scene::new();
     for command in ["predict", "test"] {
         let answer = scene.run(&[command, "model"]);
-        answer.refused(&["no fine-tuned model in model", "best/ferrotune.json"]);
+        answer.refused(&["no trained model in model", "best/ferrotune.json"]);
     }
 }
 

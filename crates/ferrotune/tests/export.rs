@@ -146,7 +146,7 @@ fn what_cannot_be_exported_is_refused_and_leaves_nothing() {
     let before = names(Path::new(&run));
     let export = |arguments: &[&str]| scene.run(&[&["export"], arguments].concat());
     export(&[&run]).refused(&["--format"]);
-    export(&["nowhere", "--format", "merged"]).refused(&["no fine-tuned model in nowhere"]);
+    export(&["nowhere", "--format", "merged"]).refused(&["no trained model in nowhere"]);
     let best = format!("{run}/best");
     export(&[&best, "--format", "merged"]).refused(&["best is one model", "--output"]);
     export(&[&run, "--format", "merged", "--output", "model"])

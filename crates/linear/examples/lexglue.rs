@@ -10,7 +10,9 @@
 use std::path::Path;
 use std::time::Instant;
 
-use linear::{Grid, Labels, Split, SvmConfig, VectorizerConfig, exact_match, search};
+use linear::{
+    Grid, Labels, Split, SvmConfig, VectorizerConfig, exact_match, search, without_last_word,
+};
 use serde_json::Value;
 
 type Failure = Box<dyn std::error::Error>;
@@ -74,14 +76,6 @@ fn rows(path: &Path, labels: usize, whole_texts: bool) -> Result<(Vec<String>, L
         indicators.push(indicator);
     }
     Ok((texts, Labels::MultiLabel(indicators)))
-}
-
-/// Python's `" ".join(text.split()[:-1])`, whose white space includes four separators more.
-fn without_last_word(text: &str) -> String {
-    let is_space = |c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c);
-    let mut words: Vec<&str> = text.split(is_space).filter(|word| !word.is_empty()).collect();
-    words.pop();
-    words.join(" ")
 }
 
 /// Micro- and macro-F1 over the labels and "none".

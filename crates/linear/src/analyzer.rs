@@ -68,6 +68,16 @@ fn is_word(character: char) -> bool {
     matches!(group, GeneralCategoryGroup::Letter | GeneralCategoryGroup::Number)
 }
 
+/// A text as LexGLUE's baseline takes it, without its last word: Python's
+/// `" ".join(text.split()[:-1])`, whose white space includes four separators more than ours.
+#[must_use]
+pub fn without_last_word(text: &str) -> String {
+    let is_space = |c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c);
+    let mut words: Vec<&str> = text.split(is_space).filter(|word| !word.is_empty()).collect();
+    words.pop();
+    words.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

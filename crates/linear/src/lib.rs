@@ -25,6 +25,7 @@ mod stop_words;
 mod vectorizer;
 mod vocabulary;
 
+pub use analyzer::without_last_word;
 pub use classifier::{ClassWeight, LinearClassifier, SvmConfig};
 pub use error::{Error, Result};
 pub use labels::{Labels, Task, exact_match};

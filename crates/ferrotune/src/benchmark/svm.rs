@@ -6,12 +6,13 @@ use super::outcome::{Outcome, RESULT, Score};
 use super::{Job, Settings};
 use crate::artifact::{read_json, write_json};
 use crate::evaluation::{classes_of, targets};
-use crate::metrics::{self, Classes, Interval};
+use crate::metrics::{self, Interval};
 use crate::prepared::split_files;
 use crate::progress::Downloads;
+use crate::svm::{answers, labels, prepared, texts};
 use anyhow::{Context, Result};
-use data::{Dataset, Example};
-use linear::{Grid, Labels, Split, SvmConfig, VectorizerConfig, exact_match, search};
+use data::Dataset;
+use linear::{Grid, Split, SvmConfig, VectorizerConfig, exact_match, search};
 use std::time::Instant;
 
 /// What the baseline came to, if it was computed before.
@@ -41,7 +42,9 @@ pub fn outcome(settings: &Settings, job: &Job) -> Result<Outcome> {
 fn fitted(dataset: &Dataset, seed: u64) -> Result<Outcome> {
     let started = Instant::now();
     let classes = classes_of(&dataset.labels);
-    let (train, validation) = (texts(&dataset.train), texts(&dataset.validation));
+    let [train, validation, test] =
+        [&dataset.train, &dataset.validation, &dataset.test].map(|rows| texts(rows));
+    let [train, validation, test] = [&train, &validation, &test].map(|texts| prepared(texts, true));
     let (labels, truth) = (labels(&dataset.train, classes), labels(&dataset.validation, classes));
     let seed_of_solver = u32::try_from(seed).context("the baseline takes seeds of 32 bits")?;
     let svm = SvmConfig { seed: seed_of_solver, ..SvmConfig::default() };
@@ -54,12 +57,8 @@ fn fitted(dataset: &Dataset, seed: u64) -> Result<Outcome> {
         exact_match,
     )?;
     let seconds = started.elapsed().as_secs_f64();
-    let answers: Vec<f32> = match found.model.predict(&texts(&dataset.test)) {
-        Labels::MultiLabel(rows) => {
-            rows.into_iter().flatten().map(|given| f32::from(u8::from(given))).collect()
-        }
-        Labels::Classes { .. } => anyhow::bail!("the baseline is one of multi-label tasks"),
-    };
+    let answers: Vec<f32> =
+        answers(&found.model.predict(&test)).into_iter().map(|given| given as f32).collect();
     let truth = targets(&dataset.test, classes);
     let scores = metrics::scores(&answers, &truth, classes, &[]);
     let intervals = metrics::bootstrap(&answers, &truth, classes, &[], seed);
@@ -73,23 +72,4 @@ fn fitted(dataset: &Dataset, seed: u64) -> Result<Outcome> {
         seconds,
         peak_memory_bytes: None,
     })
-}
-
-fn labels(examples: &[Example], classes: Classes) -> Labels {
-    let rows = targets(examples, classes);
-    Labels::MultiLabel(
-        rows.chunks(classes.width()).map(|row| row.iter().map(|&has| has == 1).collect()).collect(),
-    )
-}
-
-fn texts(examples: &[Example]) -> Vec<String> {
-    examples.iter().map(|example| without_last_word(&example.text)).collect()
-}
-
-/// Python's `" ".join(text.split()[:-1])`, whose white space includes four separators more.
-fn without_last_word(text: &str) -> String {
-    let is_space = |c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c);
-    let mut words: Vec<&str> = text.split(is_space).filter(|word| !word.is_empty()).collect();
-    words.pop();
-    words.join(" ")
 }

@@ -34,6 +34,7 @@ const WARM_UP: usize = 2;
 pub fn run(arguments: &BenchArguments) -> Outcome {
     let config = Config::resolve(arguments.config.as_deref(), environment(), &arguments.set)
         .before_start()?;
+    trainer::method(&config).before_start()?;
     let device = Device::new(config.threads, config.precision).before_start()?;
     let mut bench = device.run(|| Bench::prepare(arguments, config, &device)).before_start()?;
     let figures = device.run(|| bench.measure(arguments))?;
@@ -123,7 +124,7 @@ impl Bench {
             bail!("--repeats is 0, but must be at least 1");
         }
         let backend = Cpu::new(device.isa, device.precision, config.quantization);
-        let method = trainer::method(&config);
+        let method = trainer::method(&config)?;
         let names_no_model = config.pretrained_model == Config::default().pretrained_model;
         let shape = match (arguments.workload, arguments.shape) {
             (Workload::Step, None) if names_no_model => Some(Shape::RobertaBase),

@@ -231,7 +231,7 @@ impl<'a> Plan<'a> {
         let base = Base::find(model, &Downloads::default())?;
         let network = architectures::Config::read(&base.folder)?;
         let config = self.settings.config(model, 0, Path::new("runs"), 1)?;
-        let method = trainer::method(&config);
+        let method = trainer::method(&config)?;
         let (trained, frozen) = architectures::parameter_counts(&network, self.labels, &method)?;
         let longest = config.data.max_length.min(network.max_length()) as u32;
         let together = (config.training.tokens_per_micro_batch as u32 / longest).max(1) as usize;

@@ -3,10 +3,13 @@
 //! A line holds `text` (and `row`, from a file), `label` by name, `score` (the label's
 //! probability), and `probabilities` of all labels. Of a multi-label model it holds `labels`, those
 //! given, instead of the first two. Thresholds that were tuned with the model decide, and are named.
+//! A linear model has no probabilities: its score is a decision value, and `decision_values` stand in
+//! their place.
 
 use crate::artifact;
+use crate::classifier::Classifier;
 use crate::cli::{Kept, PredictArguments};
-use crate::evaluation::{Split, TOKEN_BUDGET, classes_of, logits, probabilities};
+use crate::evaluation::Scale;
 use crate::failure::{BeforeStart, Outcome};
 use crate::metrics::{self, Classes};
 use crate::progress::{Downloads, bar};
@@ -18,28 +21,18 @@ use std::io::{BufWriter, Read, Write};
 /// Runs the command.
 pub fn run(arguments: &PredictArguments) -> Outcome {
     let folder = artifact::locate(&arguments.run, arguments.model).before_start()?;
-    let downloads = Downloads::default();
     let quantization = arguments.quantization.map(Kept::quantization);
-    let (loaded, device) = artifact::load(&folder, quantization, &downloads).before_start()?;
-    let tokenizer = loaded.tokenizer(&folder).before_start()?;
-    let texts = texts(arguments, &loaded.card.text_column).before_start()?;
-    let thresholds = Thresholds::read(&folder, &loaded.card).before_start()?;
-    let thresholds = thresholds.map_or_else(Vec::new, |thresholds| thresholds.values());
-    let classes = classes_of(&loaded.card.labels);
-    let names = &loaded.card.labels.names;
-    let answers = device.run(|| -> Result<Vec<f32>> {
-        let plain: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
-        let split = Split::new(tokenizer.encode_batch(&plain)?, Vec::new());
-        let bar = bar(texts.len() as u64, "{wide_bar} {pos}/{len} texts  ETA {eta}");
-        let mut answers = logits(&loaded.backend, &loaded.model, &split, TOKEN_BUDGET, |rows| {
-            bar.inc(rows as u64);
-            Ok(())
-        })?;
-        probabilities(&mut answers, classes);
-        bar.finish_and_clear();
-        Ok(answers)
-    })?;
-    let answers = Answers { names, classes, probabilities: answers, thresholds };
+    let classifier =
+        Classifier::load(&folder, quantization, &Downloads::default()).before_start()?;
+    let texts = texts(arguments, &classifier.schema.text_column).before_start()?;
+    let plain: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
+    let bar = bar(texts.len() as u64, "{wide_bar} {pos}/{len} texts  ETA {eta}");
+    let outputs = classifier.answer(&plain, |rows| bar.inc(rows as u64))?;
+    bar.finish_and_clear();
+    let tuned = classifier.thresholds.as_ref().map_or_else(Vec::new, Thresholds::values);
+    let names = &classifier.schema.labels.names;
+    let (classes, scale) = (classifier.classes(), classifier.scale());
+    let answers = Answers { names, classes, scale, outputs, tuned };
     let write = |out: &mut dyn Write| -> std::io::Result<()> {
         for ((row, text), answer) in texts.iter().zip(answers.lines()) {
             let mut line = Map::new();
@@ -72,23 +65,27 @@ pub fn run(arguments: &PredictArguments) -> Outcome {
 struct Answers<'a> {
     names: &'a [String],
     classes: Classes,
+    scale: Scale,
     /// [N, C]
-    probabilities: Vec<f32>,
-    thresholds: Vec<f32>,
+    outputs: Vec<f32>,
+    /// Thresholds that were tuned, if they were.
+    tuned: Vec<f32>,
 }
 
 impl Answers<'_> {
     /// What is said of each text.
     fn lines(&self) -> impl Iterator<Item = Map<String, Value>> {
-        let answers = metrics::answers(&self.probabilities, self.classes, &self.thresholds);
+        let usual = self.scale.thresholds(self.classes);
+        let thresholds = if self.tuned.is_empty() { &usual } else { &self.tuned };
+        let answers = metrics::answers(&self.outputs, self.classes, thresholds);
         let width = self.classes.width();
-        self.probabilities.chunks(self.names.len()).enumerate().map(move |(row, probabilities)| {
+        self.outputs.chunks(self.names.len()).enumerate().map(move |(row, outputs)| {
             let answer = &answers[row * width..][..width];
-            self.line(probabilities, answer)
+            self.line(outputs, answer)
         })
     }
 
-    fn line(&self, probabilities: &[f32], answer: &[u32]) -> Map<String, Value> {
+    fn line(&self, outputs: &[f32], answer: &[u32]) -> Map<String, Value> {
         let by_name = |values: &[f32], first: usize| -> Value {
             let names = &self.names[first..];
             names.iter().zip(values).map(|(name, p)| (name.clone(), json!(p))).collect()
@@ -98,7 +95,7 @@ impl Answers<'_> {
             Classes::Binary | Classes::Multi(_) => {
                 let label = answer[0] as usize;
                 line.insert("label".to_owned(), json!(self.names[label]));
-                line.insert("score".to_owned(), json!(probabilities[label]));
+                line.insert("score".to_owned(), json!(outputs[label]));
             }
             Classes::MultiLabel(_) => {
                 let given = self.names.iter().zip(answer).filter(|&(_, &has)| has == 1);
@@ -106,10 +103,14 @@ impl Answers<'_> {
                 line.insert("labels".to_owned(), json!(given));
             }
         }
-        line.insert("probabilities".to_owned(), by_name(probabilities, 0));
-        if !self.thresholds.is_empty() {
-            let first = self.names.len() - self.thresholds.len();
-            line.insert("thresholds".to_owned(), by_name(&self.thresholds, first));
+        let key = match self.scale {
+            Scale::Probability => "probabilities",
+            Scale::DecisionValue => "decision_values",
+        };
+        line.insert(key.to_owned(), by_name(outputs, 0));
+        if !self.tuned.is_empty() {
+            let first = self.names.len() - self.tuned.len();
+            line.insert("thresholds".to_owned(), by_name(&self.tuned, first));
         }
         line
     }

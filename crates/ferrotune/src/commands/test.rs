@@ -1,41 +1,35 @@
 //! `ferrotune test RUN`: a trained model on its test split, or on a labelled file.
 
-use crate::artifact;
+use crate::artifact::{self, Schema};
+use crate::classifier::Classifier;
 use crate::cli::{Kept, TestArguments};
 use crate::config::Config;
-use crate::evaluation::{Split, TOKEN_BUDGET, classes_of, evaluate};
+use crate::evaluation::targets;
 use crate::failure::{BeforeStart, Outcome};
 use crate::prepared::split_files;
 use crate::progress::{Downloads, bar, print};
 use crate::results::{self, Tested};
-use crate::thresholds::Thresholds;
 use anyhow::{Context, Result, bail};
 use data::Example;
 
 /// Runs the command.
 pub fn run(arguments: &TestArguments) -> Outcome {
     let folder = artifact::locate(&arguments.run, arguments.model).before_start()?;
-    let downloads = Downloads::default();
     let quantization = arguments.quantization.map(Kept::quantization);
-    let (loaded, device) = artifact::load(&folder, quantization, &downloads).before_start()?;
-    let examples = rows(arguments, &loaded.card).before_start()?;
-    let tokenizer = loaded.tokenizer(&folder).before_start()?;
-    let thresholds = Thresholds::read(&folder, &loaded.card).before_start()?;
-    let classes = classes_of(&loaded.card.labels);
-    let (tested, tuned) = device.run(|| -> Result<(Tested, Option<Tested>)> {
-        let split = Split::encode(&tokenizer, &examples, classes, "test")?;
-        let bar = bar(examples.len() as u64, "{wide_bar} {pos}/{len} texts  ETA {eta}");
-        let evaluation =
-            evaluate(&loaded.backend, &loaded.model, &split, classes, TOKEN_BUDGET, |rows| {
-                bar.inc(rows as u64);
-                Ok(())
-            })?;
-        bar.finish_and_clear();
-        let seed = loaded.card.seed;
-        let tested = Tested::new(evaluation, &split.labels, classes, seed);
-        let tuned = thresholds.map(|t| tested.at(&t.values(), &split.labels, classes, seed));
-        Ok((tested, tuned))
-    })?;
+    let classifier =
+        Classifier::load(&folder, quantization, &Downloads::default()).before_start()?;
+    let examples = rows(arguments, &classifier.schema).before_start()?;
+    let bar = bar(examples.len() as u64, "{wide_bar} {pos}/{len} texts  ETA {eta}");
+    let evaluation = classifier.evaluate(&examples, |rows| bar.inc(rows as u64))?;
+    bar.finish_and_clear();
+    let (classes, seed) = (classifier.classes(), classifier.schema.seed);
+    let (tested, tuned) = classifier.device.run(|| {
+        let truth = targets(&examples, classes);
+        let tested = Tested::new(evaluation, &truth, classes, seed);
+        let thresholds = classifier.thresholds.as_ref();
+        let tuned = thresholds.map(|t| tested.at(&t.values(), &truth, classes, seed));
+        (tested, tuned)
+    });
     if arguments.json {
         let scores = &tested.evaluation.scores;
         let mut json = serde_json::json!({
@@ -59,9 +53,9 @@ pub fn run(arguments: &TestArguments) -> Outcome {
     Ok(())
 }
 
-fn rows(arguments: &TestArguments, card: &artifact::Card) -> Result<Vec<Example>> {
+fn rows(arguments: &TestArguments, schema: &Schema) -> Result<Vec<Example>> {
     if let Some(file) = &arguments.file {
-        return Ok(data::load_split(&card.data_config(), file, &card.labels)?);
+        return Ok(data::load_split(&schema.data_config(), file, &schema.labels)?);
     }
     let config = arguments.run.join("config.toml");
     if !config.is_file() {
@@ -73,7 +67,7 @@ fn rows(arguments: &TestArguments, card: &artifact::Card) -> Result<Vec<Example>
     if dataset.test.is_empty() {
         bail!("the run has no test rows: name labelled rows with --file");
     }
-    if dataset.labels != card.labels {
+    if dataset.labels != schema.labels {
         return Err(anyhow::anyhow!("classes {:?} are not the model's", dataset.labels.names))
             .context("the data changed since the run");
     }

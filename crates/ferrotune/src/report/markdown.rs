@@ -37,6 +37,10 @@ pub(super) fn write(view: &View) -> String {
         }
         table(&mut out, &view.epoch_head, view.epochs.iter().cloned());
     }
+    if !view.candidates.is_empty() {
+        out.push_str("\n## Search\n\n");
+        table(&mut out, &view.candidate_head, view.candidates.iter().cloned());
+    }
     data(&mut out, view);
     for (name, facts) in &view.facts {
         let _ = writeln!(out, "\n## {name}\n");
@@ -73,8 +77,14 @@ fn test(out: &mut String, view: &View) {
         "" => f.value.clone(),
         interval => format!("{} ({interval})", f.value),
     };
-    let rows = view.scores.iter().map(|s| vec![s.name.to_owned(), cell(&s.best), cell(&s.last)]);
-    table(out, &["figure", &best, &last], rows);
+    if view.has_last {
+        let row =
+            |s: &super::view::ScoreView| vec![s.name.to_owned(), cell(&s.best), cell(&s.last)];
+        table(out, &["figure", &best, &last], view.scores.iter().map(row));
+    } else {
+        let rows = view.scores.iter().map(|s| vec![s.name.to_owned(), cell(&s.best)]);
+        table(out, &["figure", &best], rows);
+    }
     if !view.labels.is_empty() {
         out.push_str("\n### Best model by label\n\n");
         let head = ["label", "precision", "recall", "F1", "rows"];
@@ -100,10 +110,10 @@ fn test(out: &mut String, view: &View) {
     }
     if !view.mistakes.is_empty() {
         let _ = writeln!(out, "\n### Worst of {} mistakes\n", view.mistakes_in_all);
-        let head = ["row", "true", "predicted", "probability", "text"];
+        let head = ["row", "true", "predicted", view.scale, "text"];
         let rows = view.mistakes.iter().map(|m| {
             let (truth, predicted) = (m.truth.to_owned(), m.predicted.to_owned());
-            vec![m.row.to_string(), truth, predicted, m.probability.clone(), m.opening.clone()]
+            vec![m.row.to_string(), truth, predicted, m.confidence.clone(), m.opening.clone()]
         });
         table(out, &head, rows);
     }

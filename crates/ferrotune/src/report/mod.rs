@@ -21,7 +21,7 @@ use serde::Serialize;
 pub struct Report {
     /// Name of the run, the page's title.
     pub run_name: String,
-    /// The pretrained model as the user named it.
+    /// The pretrained model as the user named it, or what else answers.
     pub model: String,
     /// What was trained, in words: "LoRA r 8, alpha 32 on query and value".
     pub method: String,
@@ -41,6 +41,8 @@ pub struct Report {
     pub epochs: Vec<Epoch>,
     /// Per optimizer step; may be empty.
     pub steps: Vec<Step>,
+    /// The settings that were tried on the validation rows, in order; of methods that search.
+    pub candidates: Vec<Candidate>,
     /// What was found in the data before training.
     pub data: Option<Data>,
     /// Sizes, and what the checkpoint did not hold.
@@ -60,6 +62,8 @@ pub struct Test {
     pub rows: u64,
     /// Headline figures, in the order to be shown; the first is the one to lead with.
     pub scores: Vec<Score>,
+    /// What the numbers are that models answer with: "probability".
+    pub scale: String,
     /// The best model per label; for more than two labels or multi-label tasks, else empty.
     pub labels: Vec<LabelScore>,
     /// What thresholds tuned on validation rows change, if they were.
@@ -81,7 +85,7 @@ pub struct Score {
     pub name: String,
     /// Of the best model.
     pub best: Option<Estimate>,
-    /// Of the last model.
+    /// Of the last model, where there is another than the best.
     pub last: Option<Estimate>,
 }
 
@@ -173,8 +177,8 @@ pub struct Mistake {
     pub truth: String,
     /// The label predicted.
     pub predicted: String,
-    /// The probability the model gave to its wrong answer.
-    pub probability: f64,
+    /// What the model gave its wrong answer, on [`Test::scale`].
+    pub confidence: f64,
 }
 
 /// Figures of one epoch.
@@ -201,6 +205,19 @@ pub struct Figures {
     pub micro_f1: Option<f64>,
 }
 
+/// Settings that were tried.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Candidate {
+    /// Names and values, the same names in each.
+    pub settings: Vec<(String, String)>,
+    /// What they scored on the validation rows.
+    pub score: f64,
+    /// Whether the optimisation reached its tolerance.
+    pub converged: bool,
+    /// Whether they were chosen.
+    pub best: bool,
+}
+
 /// One optimizer step.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Step {
@@ -219,8 +236,8 @@ pub struct Data {
     pub splits: Vec<Split>,
     /// Names for [`Split::label_rows`].
     pub labels: Vec<String>,
-    /// Longest sequence kept, in tokens.
-    pub max_length: u32,
+    /// Longest sequence kept, in tokens; none of texts that were not tokenized.
+    pub max_length: Option<u32>,
     /// Everything worth a warning: leakage, missing classes, truncation.
     pub warnings: Vec<String>,
 }
@@ -268,8 +285,8 @@ pub struct Timing {
     pub total_seconds: f64,
     /// Of these, in training steps.
     pub training_seconds: Option<f64>,
-    /// Optimizer steps taken.
-    pub steps: u64,
+    /// Optimizer steps taken, of methods that take any.
+    pub steps: Option<u64>,
     /// Real tokens trained per second.
     pub tokens_per_second: Option<f64>,
     /// Examples trained per second.
@@ -287,7 +304,7 @@ pub struct Environment {
     pub cpu: String,
     /// Threads used.
     pub threads: usize,
-    /// Instruction set of the kernels.
+    /// Instruction set of the kernels; empty where they have no part.
     pub instruction_set: String,
     /// Arithmetic: "32-true" or "bf16-mixed".
     pub precision: String,
@@ -296,6 +313,11 @@ pub struct Environment {
 }
 
 impl Report {
+    /// Whether a last model was tested beside the best.
+    fn has_last(&self) -> bool {
+        self.test.iter().flat_map(|test| &test.scores).any(|score| score.last.is_some())
+    }
+
     /// Whether the task has a micro-F1 beside the macro-F1.
     fn has_micro_f1(&self) -> bool {
         self.epochs.iter().any(|epoch| epoch.validation.micro_f1.is_some())

@@ -41,6 +41,7 @@ fn full() -> Report {
         selected_by: "validation F1".to_owned(),
         test: Some(Test {
             rows: 1607,
+            scale: "probability".to_owned(),
             scores: vec![score("F1", 0.81, 0.79), score("Accuracy", 0.95, 0.94)],
             confusion: Some(Confusion {
                 labels: two_labels(),
@@ -56,7 +57,7 @@ fn full() -> Report {
                 text: "We may change anything.".to_owned(),
                 truth: "unfair".to_owned(),
                 predicted: "fair".to_owned(),
-                probability: 0.987,
+                confidence: 0.987,
             }],
             mistakes_in_all: 70,
             ..Test::default()
@@ -68,7 +69,7 @@ fn full() -> Report {
         data: Some(Data {
             splits: vec![split("train"), split("test")],
             labels: two_labels(),
-            max_length: 128,
+            max_length: Some(128),
             warnings: vec!["33 test texts also occur in train".to_owned()],
         }),
         config: "[train]\nepochs = 3\n".to_owned(),
@@ -190,7 +191,7 @@ fn figures_that_are_not_finite_are_shown_as_missing() {
         test.scores[0].best = Some(Estimate { value: bad, interval: Some((bad, bad)) });
         test.precision_recall.as_mut().unwrap().points[3].precision = bad;
         test.precision_recall.as_mut().unwrap().positive_share = bad;
-        test.mistakes[0].probability = bad;
+        test.mistakes[0].confidence = bad;
         report.epochs[1].validation.loss = Some(bad);
         report.steps[10].loss = bad;
         report.timing.total_seconds = bad;

@@ -16,6 +16,8 @@ pub(super) struct View<'a> {
     pub(super) best_epoch: Option<String>,
     pub(super) last_epoch: Option<String>,
     pub(super) scores: Vec<ScoreView<'a>>,
+    /// Whether there is a last model beside the best.
+    pub(super) has_last: bool,
     pub(super) interval_scale: [String; 2],
     pub(super) test_rows: String,
     pub(super) charts: Vec<Curve>,
@@ -23,10 +25,15 @@ pub(super) struct View<'a> {
     /// Names of the figures by epoch.
     pub(super) epoch_head: Vec<&'static str>,
     pub(super) epochs: Vec<Vec<String>>,
+    /// Names of the settings that were tried, and rows of their values.
+    pub(super) candidate_head: Vec<&'a str>,
+    pub(super) candidates: Vec<Vec<String>>,
     pub(super) labels: Vec<[String; 5]>,
     pub(super) thresholds: Option<ThresholdsView<'a>>,
     pub(super) confusion: Option<ConfusionView<'a>>,
     pub(super) precision_recall: Option<Curve>,
+    /// What the numbers are that models answer with.
+    pub(super) scale: &'a str,
     pub(super) mistakes: Vec<MistakeView<'a>>,
     pub(super) mistakes_in_all: String,
     pub(super) mistakes_hidden: bool,
@@ -84,7 +91,7 @@ pub(super) struct MistakeView<'a> {
     pub(super) row: u64,
     pub(super) truth: &'a str,
     pub(super) predicted: &'a str,
-    pub(super) probability: String,
+    pub(super) confidence: String,
     pub(super) opening: String,
     /// The whole text, if the opening is not all of it.
     pub(super) whole: Option<String>,
@@ -115,12 +122,15 @@ impl<'a> View<'a> {
             best_epoch: report.best_epoch.map(|e| format!("epoch {e}")),
             last_epoch: report.epochs.last().map(|e| format!("epoch {}", e.epoch)),
             scores,
+            has_last: report.has_last(),
             interval_scale,
             test_rows: test.map_or_else(String::new, |t| count(t.rows)),
             charts: curves::by_epoch(report),
             step_charts: curves::by_step(&report.steps),
             epoch_head: epoch_head(report.has_micro_f1()),
             epochs: report.epochs.iter().map(|e| epoch_row(e, report.has_micro_f1())).collect(),
+            candidate_head: candidate_head(report),
+            candidates: report.candidates.iter().map(candidate_row).collect(),
             labels: test.map_or_else(Vec::new, label_rows),
             thresholds: test.and_then(|t| t.thresholds.as_ref()).map(thresholds),
             confusion: test.and_then(|t| t.confusion.as_ref()).and_then(confusion),
@@ -128,6 +138,7 @@ impl<'a> View<'a> {
                 .and_then(|t| t.precision_recall.as_ref())
                 .filter(|curve| !curve.points.is_empty())
                 .map(curves::precision_recall),
+            scale: test.map_or("", |t| &t.scale),
             mistakes: test.map_or_else(Vec::new, mistakes),
             mistakes_in_all: test.map_or_else(String::new, |t| count(t.mistakes_in_all)),
             mistakes_hidden: test.is_some_and(|t| t.mistakes_in_all > shown),
@@ -203,6 +214,19 @@ fn epoch_row(e: &Epoch, micro: bool) -> Vec<String> {
     row
 }
 
+fn candidate_head(report: &Report) -> Vec<&str> {
+    let Some(first) = report.candidates.first() else { return Vec::new() };
+    let names = first.settings.iter().map(|(name, _)| name.as_str());
+    names.chain([report.selected_by.as_str(), "converged", "chosen"]).collect()
+}
+
+fn candidate_row(candidate: &super::Candidate) -> Vec<String> {
+    let values = candidate.settings.iter().map(|(_, value)| value.clone());
+    let yes = |is: bool| if is { "yes" } else { "" }.to_owned();
+    let score = format!("{:.5}", candidate.score);
+    values.chain([score, yes(candidate.converged), yes(candidate.best)]).collect()
+}
+
 fn thresholds(tuned: &TunedThresholds) -> ThresholdsView<'_> {
     let scores = tuned
         .scores
@@ -257,12 +281,12 @@ fn mistakes(test: &Test) -> Vec<MistakeView<'_>> {
             opening = printable(m.text.chars().take(FOLDED - 40));
             opening.push('…');
         }
-        (share(Some(m.probability)), opening, folded.then_some(whole))
+        (share(Some(m.confidence)), opening, folded.then_some(whole))
     };
     let all = test.mistakes.iter().map(|m| {
-        let (probability, opening, whole) = view(m);
+        let (confidence, opening, whole) = view(m);
         let (truth, predicted) = (m.truth.as_str(), m.predicted.as_str());
-        MistakeView { row: m.row, truth, predicted, probability, opening, whole }
+        MistakeView { row: m.row, truth, predicted, confidence, opening, whole }
     });
     all.collect()
 }
@@ -274,7 +298,6 @@ fn printable(text: impl Iterator<Item = char>) -> String {
 
 fn data(data: &Data) -> DataView<'_> {
     let splits = &data.splits;
-    let over = format!("Rows longer than {} tokens", data.max_length);
     let row = |name: &str, cell: &dyn Fn(&super::Split) -> String| {
         (name.to_owned(), splits.iter().map(cell).collect::<Vec<_>>())
     };
@@ -282,19 +305,25 @@ fn data(data: &Data) -> DataView<'_> {
         0 => "0".to_owned(),
         n => format!("{} ({})", count(n), percent(n, of)),
     };
-    let rows = vec![
-        row("Rows", &|s| count(s.rows)),
-        row("Tokens per row, median", &|s| count(s.tokens_median)),
-        row("Tokens per row, 95th percentile", &|s| count(s.tokens_p95)),
-        row("Tokens in the longest row", &|s| count(s.tokens_max)),
-        row(&over, &|s| part(s.truncated_rows, s.rows)),
-        row("Tokens cut off", &|s| count(s.tokens_lost)),
+    let mut rows = vec![row("Rows", &|s| count(s.rows))];
+    if let Some(max_length) = data.max_length {
+        rows.extend([
+            row("Tokens per row, median", &|s| count(s.tokens_median)),
+            row("Tokens per row, 95th percentile", &|s| count(s.tokens_p95)),
+            row("Tokens in the longest row", &|s| count(s.tokens_max)),
+            row(&format!("Rows longer than {max_length} tokens"), &|s| {
+                part(s.truncated_rows, s.rows)
+            }),
+            row("Tokens cut off", &|s| count(s.tokens_lost)),
+        ]);
+    }
+    rows.extend([
         row("Texts repeated within the split", &|s| part(s.duplicate_rows, s.rows)),
         row("Texts that also occur in train", &|s| match s.name.as_str() {
             "train" => MISSING.to_owned(),
             _ => part(s.rows_also_in_train, s.rows),
         }),
-    ];
+    ]);
     let balance = data.labels.iter().enumerate().map(|(i, label)| {
         let share = |s: &super::Split| {
             let n = s.label_rows.get(i).copied().unwrap_or(0);
@@ -322,34 +351,40 @@ fn facts(report: &Report) -> Vec<(&'static str, Vec<(&'static str, String)>)> {
         mebibytes => format!("{mebibytes:.0} MiB"),
     };
     let trained = format!("{} ({})", count(p.trainable), percent(p.trainable, p.total));
+    let mut time = vec![
+        ("Run time", duration(Some(t.total_seconds))),
+        ("In training", duration(t.training_seconds)),
+    ];
+    if let Some(steps) = t.steps {
+        time.extend([
+            ("Optimizer steps", count(steps)),
+            ("Tokens", rate(t.tokens_per_second)),
+            ("Examples", rate(t.examples_per_second)),
+        ]);
+    }
+    time.push(("Peak memory", t.peak_memory_bytes.map_or(MISSING.to_owned(), memory)));
     vec![
         (
             "Model",
             vec![
-                ("Pretrained model", report.model.clone()),
+                ("Model", report.model.clone()),
                 ("Method", report.method.clone()),
                 ("Parameters", count(p.total)),
                 ("Trained", trained),
             ],
         ),
-        (
-            "Time",
-            vec![
-                ("Run time", duration(Some(t.total_seconds))),
-                ("In training steps", duration(t.training_seconds)),
-                ("Optimizer steps", count(t.steps)),
-                ("Tokens", rate(t.tokens_per_second)),
-                ("Examples", rate(t.examples_per_second)),
-                ("Peak memory", t.peak_memory_bytes.map_or(MISSING.to_owned(), memory)),
-            ],
-        ),
+        ("Time", time),
         (
             "Environment",
             vec![
                 ("ferrotune", e.version.clone()),
                 ("Processor", e.cpu.clone()),
                 ("Threads", e.threads.to_string()),
-                ("Instruction set", e.instruction_set.clone()),
+                (
+                    "Instruction set",
+                    if e.instruction_set.is_empty() { MISSING } else { &e.instruction_set }
+                        .to_owned(),
+                ),
                 ("Precision", e.precision.clone()),
                 ("Seed", e.seed.to_string()),
             ],

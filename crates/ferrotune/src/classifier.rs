@@ -1,0 +1,164 @@
+//! A trained model, ready to answer: what `test` and `predict` see of it, whatever it is.
+
+use crate::artifact::{Base, CARD, Card, Schema, read_json};
+use crate::config::PrecisionName;
+use crate::device::Device;
+use crate::evaluation::{
+    Evaluation, Scale, Split, TOKEN_BUDGET, classes_of, evaluate, logits, probabilities,
+};
+use crate::metrics::Classes;
+use crate::svm;
+use crate::thresholds::Thresholds;
+use anyhow::{Result, bail};
+use architectures::{Cpu, Method, Quantization, SequenceClassifier, peft};
+use data::{Example, Tokenizer};
+use std::path::Path;
+
+/// A trained model, ready to answer.
+pub struct Classifier {
+    /// How rows are read for it, and what it tells of them.
+    pub schema: Schema,
+    /// Its thresholds, where they were tuned.
+    pub thresholds: Option<Thresholds>,
+    /// What it runs on.
+    pub device: Device,
+    kind: Kind,
+}
+
+enum Kind {
+    Network(Box<Network>),
+    Linear(Box<svm::Model>),
+}
+
+struct Network {
+    model: SequenceClassifier<Cpu>,
+    backend: Cpu,
+    /// The one that travelled with the model.
+    tokenizer: Tokenizer,
+}
+
+impl Classifier {
+    /// Loads a model, and the pretrained model under it, if there is one. The encoder's matrices are
+    /// kept as `quantization` says, by default as the run did.
+    ///
+    /// # Errors
+    /// A file is missing or damaged, the pretrained model cannot be found, or there is no encoder to be
+    /// quantised.
+    pub fn load(
+        folder: &Path,
+        quantization: Option<Quantization>,
+        progress: &dyn sources::Progress,
+    ) -> Result<Classifier> {
+        if svm::is_linear(folder)? {
+            if quantization.is_some() {
+                bail!(
+                    "--quantization is for encoders, and {} holds a linear model",
+                    folder.display()
+                );
+            }
+            let model = svm::Model::read(folder)?;
+            let device = Device::new(None, PrecisionName::True32)?;
+            let schema = model.card.schema.clone();
+            let kind = Kind::Linear(Box::new(model));
+            return Ok(Classifier { schema, thresholds: None, device, kind });
+        }
+        let mut card: Card = read_json(&folder.join(CARD))?;
+        card.quantization = quantization.unwrap_or(card.quantization);
+        let device = Device::new(None, card.precision)?;
+        let network = Network::load(folder, &card, &device, progress)?;
+        let thresholds = Thresholds::read(folder, &card.schema.labels)?;
+        let kind = Kind::Network(Box::new(network));
+        Ok(Classifier { schema: card.schema, thresholds, device, kind })
+    }
+
+    /// How figures are computed.
+    pub fn classes(&self) -> Classes {
+        classes_of(&self.schema.labels)
+    }
+
+    /// What the numbers are that it answers with.
+    pub fn scale(&self) -> Scale {
+        match &self.kind {
+            Kind::Network(_) => Scale::Probability,
+            Kind::Linear(_) => Scale::DecisionValue,
+        }
+    }
+
+    /// What it gives each class or label of each text, [N, C]. `progress` is told how many texts are
+    /// answered.
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses; damaged weights.
+    pub fn answer(
+        &self,
+        texts: &[&str],
+        mut progress: impl FnMut(usize) + Send,
+    ) -> Result<Vec<f32>> {
+        self.device.run(|| match &self.kind {
+            Kind::Network(network) => {
+                let Network { model, backend, tokenizer } = network.as_ref();
+                let split = Split::new(tokenizer.encode_batch(texts)?, Vec::new());
+                let mut outputs = logits(backend, model, &split, TOKEN_BUDGET, |rows| {
+                    progress(rows);
+                    Ok(())
+                })?;
+                probabilities(&mut outputs, self.classes());
+                Ok(outputs)
+            }
+            Kind::Linear(model) => {
+                let outputs = model.decision_values(texts);
+                progress(texts.len());
+                Ok(outputs)
+            }
+        })
+    }
+
+    /// Its answers to labelled rows, and how good they are.
+    ///
+    /// # Errors
+    /// As [`Classifier::answer`].
+    pub fn evaluate(
+        &self,
+        examples: &[Example],
+        mut progress: impl FnMut(usize) + Send,
+    ) -> Result<Evaluation> {
+        self.device.run(|| match &self.kind {
+            Kind::Network(network) => {
+                let Network { model, backend, tokenizer } = network.as_ref();
+                let split = Split::encode(tokenizer, examples, self.classes(), "test")?;
+                evaluate(backend, model, &split, self.classes(), TOKEN_BUDGET, |rows| {
+                    progress(rows);
+                    Ok(())
+                })
+            }
+            Kind::Linear(model) => {
+                let evaluation = model.evaluate(examples);
+                progress(examples.len());
+                Ok(evaluation)
+            }
+        })
+    }
+}
+
+impl Network {
+    fn load(
+        folder: &Path,
+        card: &Card,
+        device: &Device,
+        progress: &dyn sources::Progress,
+    ) -> Result<Network> {
+        let backend = Cpu::new(device.isa, device.precision, card.quantization);
+        let labels = card.schema.labels.names.len();
+        let model = if folder.join(peft::ADAPTER_CONFIG).is_file() {
+            let base = Base::find(&card.pretrained_model, progress)?;
+            let method = Method::Lora(peft::read_adapter_config(folder)?);
+            let mut model = SequenceClassifier::load(&backend, &base.folder, labels, &method, 0)?;
+            peft::read_adapter(&backend, &mut model, folder)?;
+            model
+        } else {
+            SequenceClassifier::load_to_answer(&backend, folder, labels)?
+        };
+        let tokenizer = Tokenizer::from_folder(folder, card.max_length)?;
+        Ok(Network { model, backend, tokenizer })
+    }
+}
