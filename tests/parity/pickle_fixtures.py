@@ -6,7 +6,7 @@ FOLDER/zip.bin, FOLDER/legacy.bin: one dictionary of tensors of every kind a sta
     FOLDER/expected.safetensors with the same tensors, contiguous, in the types they have.
 FOLDER/model: a tiny BERT as Transformers writes it today; FOLDER/old: the same as it was published in
     2019 (legacy stream, gamma and beta, a pretraining head); FOLDER/sharded: the same in two shards.
-FOLDER/longformer, FOLDER/big_bird: tiny ones as they were published, with the heads that they were pretrained
+FOLDER/{longformer,big_bird,deberta,deberta_v2}: tiny ones as they were published, with the heads that they were pretrained
     with, for the vocabularies among the fixtures of tokenizers.
 FOLDER/corpus: pickles that do what no file of weights may do, as CPython writes them.
 """
@@ -27,6 +27,10 @@ from transformers import (
     BertModel,
     BigBirdConfig,
     BigBirdForPreTraining,
+    DebertaConfig,
+    DebertaForMaskedLM,
+    DebertaV2Config,
+    DebertaV2ForMaskedLM,
     LongformerConfig,
     LongformerForMaskedLM,
 )
@@ -106,7 +110,7 @@ def models(folder: Path) -> None:
         assert all(torch.equal(loaded[key], value) for key, value in bare.state_dict().items()), name
 
 
-def long_models(folder: Path) -> None:
+def published_models(folder: Path) -> None:
     torch.manual_seed(6)
     sizes = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12)
     longformer = LongformerForMaskedLM(LongformerConfig(
@@ -115,7 +119,17 @@ def long_models(folder: Path) -> None:
     big_bird = BigBirdForPreTraining(BigBirdConfig(
         **sizes, vocab_size=300, block_size=4, num_random_blocks=1, max_position_embeddings=128,
     ))
-    for name, model in [("longformer", longformer), ("big_bird", big_bird)]:
+    # As the small model of version 1 and those of version 3 are, down to the latter's float16.
+    positions = dict(
+        relative_attention=True, pos_att_type="c2p|p2c", position_biased_input=False, type_vocab_size=0,
+        max_position_embeddings=64, legacy=False,
+    )
+    deberta = DebertaForMaskedLM(DebertaConfig(**sizes, **positions, vocab_size=424))
+    deberta_v2 = DebertaV2ForMaskedLM(DebertaV2Config(
+        **sizes, **positions, vocab_size=308, position_buckets=16, norm_rel_ebd="layer_norm", share_att_key=True,
+    )).half()
+    models = dict(longformer=longformer, big_bird=big_bird, deberta=deberta, deberta_v2=deberta_v2)
+    for name, model in models.items():
         (folder / name).mkdir(exist_ok=True)
         model.config.architectures = [type(model).__name__]
         (folder / name / "config.json").write_text(model.config.to_json_string())
@@ -168,7 +182,7 @@ def main() -> None:
     plain = {k: v.detach().contiguous().clone() for k, v in tensors.items() if torch.is_tensor(v)}
     save_file(plain, folder / "expected.safetensors")
     models(folder)
-    long_models(folder)
+    published_models(folder)
     shutil.rmtree(folder / "corpus", ignore_errors=True)
     corpus(folder / "corpus")
 

@@ -108,7 +108,7 @@ impl<B: Backend> DisentangledAttention<B> {
                 ([q, k, v], ContentSaved::Joint(saved))
             }
         };
-        let positions = self.positions.forward(backend, parameters, pass, batch.longest());
+        let positions = self.positions.forward(backend, parameters, pass, batch.longest);
         let shape = self.shape(batch, dropout);
         let attention = backend.disentangled_attention(shape, positions.view(), q, k, v);
         DisentangledAttentionSaved { attention, content, positions }

@@ -62,6 +62,8 @@ pub struct Batch<B: Backend> {
     pub cu_first: B::Indices,
     /// Tokens of each sequence `[B]`.
     pub lengths: Vec<u32>,
+    /// Tokens of the longest sequence, or more.
+    pub longest: usize,
     /// T.
     pub tokens: usize,
     /// B.
@@ -86,15 +88,11 @@ impl<B: Backend> Batch<B> {
             cu_seqlens: backend.indices(cu_seqlens.to_vec()),
             first_tokens: backend.indices(cu_seqlens[..sequences].to_vec()),
             cu_first: backend.indices((0..=sequences as u32).collect()),
+            longest: lengths.iter().copied().max().unwrap_or(0) as usize,
             lengths,
             tokens: ids.len(),
             sequences,
         }
-    }
-
-    /// Tokens of the longest sequence.
-    pub(crate) fn longest(&self) -> usize {
-        self.lengths.iter().copied().max().unwrap_or(0) as usize
     }
 
     /// The first row of each sequence: [T, H] → [B, H].

@@ -7,7 +7,7 @@ use super::trace::{ATTENTION_MASK, Content, INPUT_IDS, Indices, TOKEN_TYPE_IDS, 
 use super::weights::Form;
 use architectures::{
     Activation, AdamW, AttentionSaved, AttentionShape, Backend, Dropout, Norm, PackedProduct,
-    Precision, Product, Rotary, StoredWeight,
+    Precision, Product, RelativePositions, Rotary, StoredWeight,
 };
 
 /// A graph has no backward.
@@ -85,7 +85,11 @@ impl Backend for Trace {
         let Some((name, shape)) = self.named(b) else {
             return self.unsupported("multiplies two computed matrices");
         };
-        c.content = Content::Computed(self.product_with(&self.read(a), &name, &shape));
+        let product = match shape[..] {
+            [_, _] => self.product_with(&self.read(a), &name, &shape),
+            _ => self.convolved(&self.read(a), &name, &shape),
+        };
+        c.content = Content::Computed(product);
     }
 
     fn lora_down(&self, _: &Traced, _: &Traced, _: f32, _: Option<Dropout>) -> Traced {
@@ -148,7 +152,11 @@ impl Backend for Trace {
                 let first = [&self.read(table), &self.integers(&[0])];
                 self.node("Gather", &first, &[AttributeProto::int("axis", 1)])
             }
-            Indices::Constant(_) | Indices::Starts | Indices::StartsOfFirst => {
+            Indices::Constant(rows) => {
+                let rows: Vec<i64> = rows.iter().map(|&row| i64::from(row)).collect();
+                gather(&self.read(table), &self.integers(&rows))
+            }
+            Indices::Starts | Indices::StartsOfFirst => {
                 return self.unsupported("picks rows of its own");
             }
         };
@@ -290,27 +298,8 @@ impl Backend for Trace {
         k: Traced,
         v: Traced,
     ) -> AttentionSaved<Traced> {
-        let AttentionShape { cu_q, heads, bias, pattern, .. } = shape;
-        let queries = self.heads(&q, heads, [0, 2, 1, 3]);
-        let keys = self.heads(&k, heads, [0, 2, 3, 1]);
-        let values = self.heads(&v, heads, [0, 2, 1, 3]);
-        let scores = self.node("MatMul", &[&queries, &keys], &[]); // [batch, heads, queries, sequence]
-        let root = self.number(((q.columns / heads) as f32).sqrt());
-        let mut scores = self.node("Div", &[&scores, &root], &[]);
-        if let Some(bias) = &bias {
-            scores = self.node("Add", &[&scores, &self.bias(bias, cu_q)], &[]);
-        }
-        let scores = self.node("Add", &[&scores, &self.mask(cu_q, &pattern)], &[]);
-        let last = AttributeProto::int("axis", -1);
-        let probabilities = self.node("Softmax", &[&scores], &[last]);
-        let context = self.node("MatMul", &[&probabilities, &values], &[]);
-        let back = AttributeProto::ints("perm", &[0, 2, 1, 3]);
-        let context = self.node("Transpose", &[&context], &[back]);
-        let together = self.integers(&[0, 0, q.columns as i64]);
-        let context = self.node("Reshape", &[&context, &together], &[]);
-        let out = self.matrix_of(context, q.rows, q.columns);
-        let lse = self.matrix(q.rows, heads);
-        AttentionSaved { q, k, v, out, lse }
+        let scores = self.content_scores(&shape, &q, &k);
+        self.attended(&shape, scores, 1, q, k, v)
     }
 
     fn attention_backward(
@@ -320,6 +309,53 @@ impl Backend for Trace {
         _: &Traced,
         _: Option<&mut Traced>,
     ) -> [Traced; 3] {
+        never()
+    }
+
+    fn disentangled_attention(
+        &self,
+        shape: AttentionShape<'_, Traced, Indices>,
+        positions: RelativePositions<'_, Traced, Indices>,
+        q: Traced,
+        k: Traced,
+        v: Traced,
+    ) -> AttentionSaved<Traced> {
+        let (scores, terms) = self.disentangled_scores(&shape, &positions, &q, &k);
+        self.attended(&shape, scores, terms, q, k, v)
+    }
+
+    fn disentangled_attention_backward(
+        &self,
+        _: AttentionShape<'_, Traced, Indices>,
+        _: RelativePositions<'_, Traced, Indices>,
+        _: &AttentionSaved<Traced>,
+        _: &Traced,
+        _: [bool; 2],
+    ) -> ([Traced; 3], [Option<Traced>; 2]) {
+        never()
+    }
+
+    fn split_heads(&self, qkv: &Traced, heads: usize) -> [Traced; 3] {
+        let width = qkv.columns / 3;
+        let cut = self.integers(&[0, 0, heads as i64, (qkv.columns / heads) as i64]);
+        let qkv_of_heads = self.node("Reshape", &[&self.read(qkv), &cut], &[]);
+        let parts: [Value; 3] = self.split(&qkv_of_heads, qkv.columns / heads);
+        parts.map(|part| {
+            let together = self.integers(&[0, 0, width as i64]);
+            self.matrix_of(self.node("Reshape", &[&part, &together], &[]), qkv.rows, width)
+        })
+    }
+
+    fn join_heads(&self, _: [&Traced; 3], _: usize) -> Traced {
+        never()
+    }
+
+    fn unfold(&self, x: &Traced, _: &Indices, size: usize) -> Traced {
+        let windows = self.windows(&self.read(x), x.columns, size);
+        self.matrix_of(windows, x.rows, x.columns * size)
+    }
+
+    fn fold(&self, _: &Traced, _: &Indices, _: usize, _: &mut Traced) {
         never()
     }
 

@@ -10,6 +10,7 @@
 //! integers (`MatMulInteger`), activations being quantised when it is run, by one scale per product: so a
 //! text's logits depend a little on what shares its batch. The head stays in f32.
 
+mod attention;
 mod backend;
 mod composed;
 mod file;

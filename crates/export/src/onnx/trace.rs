@@ -109,6 +109,7 @@ impl Trace {
             first_tokens: Indices::FirstTokens,
             cu_first: Indices::StartsOfFirst,
             lengths: vec![3, 3],
+            longest: model.config.max_length(),
             tokens: 6,
             sequences: 2,
         };
