@@ -95,7 +95,7 @@ mod tests {
         let place = tempfile::tempdir()?;
         fs::create_dir_all(place.path().join("best/deep"))?;
         for name in ["best/deep/b", "best/a", "report.md", "other"] {
-            fs::write(place.path().join(name), name)?;
+            durable::write(&place.path().join(name), name.as_bytes())?;
         }
         let parts = ["report.md", "best", "missing"];
         let collection = Collection::new("run", place.path(), &parts)?;

@@ -9,8 +9,8 @@ fn a_folder_is_a_store_too() -> Result<(), Box<dyn Error>> {
     let place = tempfile::tempdir()?;
     let run = place.path().join("run");
     fs::create_dir_all(run.join("best"))?;
-    fs::write(run.join("best/model.bin"), vec![7; 6 << 20])?;
-    fs::write(run.join("report.md"), "# Report\n")?;
+    durable::write(&run.join("best/model.bin"), &vec![7; 6 << 20])?;
+    durable::write(&run.join("report.md"), b"# Report\n")?;
     let archive = place.path().join("archive");
     let store = Store::open(archive.to_str().ok_or("path")?, [])?;
     store.check()?;
@@ -25,7 +25,7 @@ fn a_folder_is_a_store_too() -> Result<(), Box<dyn Error>> {
     assert_eq!(manifest.files["report.md"].bytes, 9);
 
     assert_eq!(store.upload(&collection, |_| true)?.sent, 0);
-    fs::write(run.join("report.md"), "# Report 2\n")?;
+    durable::write(&run.join("report.md"), b"# Report 2\n")?;
     assert_eq!(store.upload(&collection, |_| true)?.sent, 1);
     assert_eq!(fs::read(place.join("report.md"))?, b"# Report 2\n");
     Ok(())
@@ -35,7 +35,7 @@ fn a_folder_is_a_store_too() -> Result<(), Box<dyn Error>> {
 fn a_place_that_cannot_be_a_folder_is_refused() -> Result<(), Box<dyn Error>> {
     let place = tempfile::tempdir()?;
     let file = place.path().join("file");
-    fs::write(&file, "")?;
+    durable::write(&file, b"")?;
     let location = file.join("below");
     let store = Store::open(location.to_str().ok_or("path")?, [])?;
     let refused = store.check().expect_err("refused").to_string();

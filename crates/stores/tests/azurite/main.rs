@@ -18,10 +18,10 @@ fn run_folder(folder: &Path) -> Tested {
     fs::create_dir_all(folder.join("best/deep"))?;
     let large: Vec<u8> =
         (0..11_000_000u32).map(|n| (n.wrapping_mul(0x9E37_79B9) >> 13) as u8).collect();
-    fs::write(folder.join("best/model.safetensors"), large)?;
-    fs::write(folder.join("best/config.json"), "{}")?;
-    fs::write(folder.join("best/deep/empty file"), "")?;
-    fs::write(folder.join("report.md"), "# Report\n")?;
+    durable::write(&folder.join("best/model.safetensors"), &large)?;
+    durable::write(&folder.join("best/config.json"), b"{}")?;
+    durable::write(&folder.join("best/deep/empty file"), b"")?;
+    durable::write(&folder.join("report.md"), b"# Report\n")?;
     Ok(())
 }
 
@@ -88,7 +88,7 @@ fn everything_arrives_once_and_the_manifest_last() -> Tested {
     let again = store.upload(&collection(folder.path())?, |_| true)?;
     assert_eq!((again.sent, again.present), (0, 4));
 
-    fs::write(folder.path().join("report.md"), "# Another report\n")?;
+    durable::write(&folder.path().join("report.md"), b"# Another report\n")?;
     azurite.sdk(&["delete", &container, &format!("{prefix}best/config.json")]);
     let again = store.upload(&collection(folder.path())?, |_| true)?;
     assert_eq!((again.sent, again.present), (2, 2), "the changed file and the missing one");
@@ -186,7 +186,7 @@ fn a_manifest_goes_before_what_it_lists_is_replaced() -> Tested {
     let container = azurite.container();
     let store = open(&format!("azure://{container}"), &azurite.connection(azurite.port))?;
     store.upload(&collection(folder.path())?, |_| true)?;
-    fs::write(folder.path().join("report.md"), "# Another report\n")?;
+    durable::write(&folder.path().join("report.md"), b"# Another report\n")?;
     let rule = Rule { target: "report.md", at: 1..99, trouble: Trouble::Status(403) };
     let proxy = Proxy::start(azurite.port, rule);
     let store = open(&format!("azure://{container}"), &azurite.connection(proxy.port))?;
