@@ -10,8 +10,9 @@ use anyhow::{Context, Result};
 use std::path::Path;
 use stores::{Collection, Store};
 
-/// What of a run folder is kept elsewhere: all but what only `--resume` needs.
-const PARTS: [&str; 11] = [
+/// What of a run folder is kept elsewhere: all but what only `--resume` needs, and `run.json`, which
+/// tells how the run ended and so ends after the upload.
+const PARTS: [&str; 10] = [
     "best",
     "export",
     "config.toml",
@@ -20,7 +21,6 @@ const PARTS: [&str; 11] = [
     "report.html",
     "report.json",
     "report.md",
-    "run.json",
     "tags.json",
     "artifacts.json",
 ];
