@@ -303,6 +303,29 @@ fn bits_depend_on_neither_threads_nor_micro_batches() {
 }
 
 #[test]
+fn bits_of_blocks_depend_on_neither_threads_nor_micro_batches() {
+    let isa = Isa::detect().unwrap();
+    let run = |case: &Case, threads| {
+        let threads = Threads::new(Some(threads)).unwrap();
+        threads.run(|| case.run(isa, case.shape(None)))
+    };
+    let case = blocks(&[90, 140], [4, 16], [16, 2, 20]);
+    let whole = run(&case, 1);
+    assert_eq!(whole, run(&case, 3));
+    let rows = 90 * 64..;
+    let alone = Case {
+        q: case.q[rows.clone()].to_vec(),
+        k: case.k[rows.clone()].to_vec(),
+        v: case.v[rows.clone()].to_vec(),
+        dout: case.dout[rows.clone()].to_vec(),
+        ..blocks(&[140], [4, 16], [16, 2, 20])
+    };
+    for (alone, whole) in run(&alone, 2).iter().zip(&whole) {
+        assert_eq!(alone[..], whole[rows.clone()]);
+    }
+}
+
+#[test]
 fn of_blocks_only_whole_sequences_are_dropped_out() {
     let stream = Stream { seed: 5, step: 1, site: 2, first_row: 9 };
     let dropout = Some(Dropout { probability: 0.3, stream });
