@@ -126,7 +126,7 @@ pub enum Pattern<'a, I> {
         random: usize,
         /// Their numbers [rows, heads, random].
         table: &'a I,
-        /// The row of each sequence's second block [B].
+        /// The row of each sequence's second block `[B]`.
         rows: I,
     },
 }

@@ -37,7 +37,7 @@ pub struct Blocks<'a> {
     pub random: usize,
     /// Their numbers, for rows of blocks of queries and for each head [rows, heads, random].
     pub table: &'a [u32],
-    /// The row of each sequence's second block; its third has the next, and so on [B].
+    /// The row of each sequence's second block; its third has the next, and so on `[B]`.
     pub rows: &'a [u32],
 }
 
