@@ -59,9 +59,9 @@ fn training_that_does_not_fit_is_refused_before_it_begins() {
     scene.edit_json("model/config.json", |config| config["num_hidden_layers"] = 512.into());
     let clause = "we may end your account at any time without notice . ".repeat(5);
     let row = |n: usize| format!("{{\"text\": \"{clause}\", \"label\": {}}}\n", n % 2);
-    scene.file("train.jsonl", (0..10_000).map(row).collect::<String>());
+    scene.file("train.jsonl", (0..5_000).map(row).collect::<String>());
     let settings = |more: &'static str| {
-        let sizes = ["training.batch_size=10000", "training.tokens_per_micro_batch=1000000"];
+        let sizes = ["training.batch_size=5000", "training.tokens_per_micro_batch=1000000"];
         scene.train(&[sizes[0], sizes[1], "data.max_length=60", more])
     };
     settings("training.gradient_checkpointing=false").refused(&[
