@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::progress::Progress;
 use super::sender::Sender;
-use super::{Connection, Placement};
+use super::{Client, Connection, Placement};
 use crate::history;
 use crate::{Error, Metric, Result};
 
@@ -33,8 +33,12 @@ pub fn sync(
     placement: &Placement,
     replace: bool,
 ) -> Result<Synced> {
-    let mut sender = Sender::new(folder, connection, placement)?;
+    // Whoever waits is told soon that nobody is there.
+    let mut twice = connection.clone();
+    twice.retry.retries = twice.retry.retries.min(1);
+    let mut sender = Sender::new(folder, &twice, placement)?;
     sender.contact()?;
+    sender.client = Client::new(connection)?;
     // One that was begun and broken off goes on.
     if replace && sender.progress.replaces.is_none() {
         let old = std::mem::replace(
