@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Fine-tune pretrained Hugging Face encoders for text classification: LoRA or full, tracked,
-/// tested, resumable, without Python.
+/// Turn labelled text and a pretrained Hugging Face encoder into a tracked, tested classifier: LoRA
+/// or full fine-tuning, or TF-IDF with linear SVMs; resumable, without Python.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -21,14 +21,19 @@ Exit codes: 0 done; 1 the job failed; 2 nothing was started (command line, confi
 model cannot be used); 130 interrupted, with a checkpoint.
 
 Environment: FERROTUNE__SECTION__KEY sets a configuration key; FERROTUNE_ISA forces an instruction
-set (scalar, neon, avx2, avx512, avx512vnni, avx512bf16); HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE and
-PIP_INDEX_URL as usual; MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME and what else MLflow's client reads
-to reach a server; RUST_LOG=debug tells more.";
+set (scalar, neon, avx2, avx512, avx512vnni, avx512bf16); HF_HOME, HF_TOKEN, HF_ENDPOINT,
+HF_HUB_OFFLINE and PIP_INDEX_URL as usual; MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME and what else
+MLflow's client reads to reach a server; RUST_LOG=debug tells more.
+
+Examples:
+  ferrotune train --config examples/quickstart.toml
+  ferrotune test runs/steady-otter-417-3f2a9c1d
+  ferrotune predict runs/steady-otter-417-3f2a9c1d \"We may suspend your account at any time.\"";
 
 /// A command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Fine-tune a model: data + pretrained model -> best checkpoint, test report.
+    /// Train a classifier: data and a pretrained model in, the best model and a test report out.
     Train(TrainArguments),
     /// Test a trained model on its test split, or on a labelled file.
     Test(TestArguments),
@@ -105,6 +110,7 @@ const TRAIN_EXAMPLES: &str = "\
 Examples:
   ferrotune train --config examples/quickstart.toml
   ferrotune train --pretrained-model bert-base-uncased --train-file clauses.csv
+  ferrotune train --set method=svm --train-file clauses.csv       # TF-IDF and linear SVMs, no network
   ferrotune train --resume runs/steady-otter-417-3f2a9c1d
 
 Without a configuration: roberta-base with LoRA (r 8, alpha 32, dropout 0.1) on lex_glue/unfair_tos.";
@@ -175,8 +181,16 @@ impl Kept {
     }
 }
 
+const TEST_EXAMPLES: &str = "\
+Every row of the split counts once; figures stand beside their 95 % bootstrap intervals.
+
+Examples:
+  ferrotune test runs/steady-otter-417-3f2a9c1d
+  ferrotune test runs/steady-otter-417-3f2a9c1d --file more.csv --json";
+
 /// Arguments of `test`.
 #[derive(Debug, Args)]
+#[command(after_help = TEST_EXAMPLES)]
 pub struct TestArguments {
     /// Run folder, or a model folder in it.
     pub run: PathBuf,
@@ -197,8 +211,18 @@ pub struct TestArguments {
     pub json: bool,
 }
 
+const PREDICT_EXAMPLES: &str = "\
+A line holds the text, its label (or labels) and score, and the probabilities of all labels; of
+method = \"svm\" the score is a decision value, and decision_values stand in their place.
+
+Examples:
+  ferrotune predict runs/steady-otter-417-3f2a9c1d \"We may suspend your account at any time.\"
+  ferrotune predict runs/steady-otter-417-3f2a9c1d --file unlabelled.csv --output answers.jsonl
+  cat clauses.txt | ferrotune predict runs/steady-otter-417-3f2a9c1d";
+
 /// Arguments of `predict`.
 #[derive(Debug, Args)]
+#[command(after_help = PREDICT_EXAMPLES)]
 pub struct PredictArguments {
     /// Run folder, or a model folder in it.
     pub run: PathBuf,

@@ -90,6 +90,7 @@ impl MethodName {
                 "precision",
                 "thresholds",
                 "data.max_length",
+                "tracking.registered_model_name",
                 "lora",
                 "training",
                 "early_stopping",

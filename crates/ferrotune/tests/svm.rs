@@ -238,6 +238,11 @@ fn a_killed_run_goes_on_and_a_finished_one_says_so() {
     let record = || std::fs::read_to_string(format!("{run}/metrics.jsonl")).expect("a record");
     assert_eq!(figures(&record()), before);
 
+    let damaged = scene.read(&format!("{run}/best/search.json"));
+    scene.edit_json(&format!("{run}/best/search.json"), |search| search["best"] = json!(18));
+    scene.run(&["train", "--resume", &run]).refused(&["search.json is damaged"]);
+    scene.file(&format!("{run}/best/search.json"), damaged);
+
     // As a kill during the search leaves it: no model.
     std::fs::remove_dir_all(&best).expect("the model");
     let again = scene.run(&["train", "--resume", &run]);
@@ -293,6 +298,7 @@ fn keys_that_mean_nothing_and_values_out_of_range_are_refused() {
     refused(&["precision=32-true"], &["`precision`"]);
     refused(&["data.max_length=64"], &["`data.max_length`"]);
     refused(&["export.formats=[\"merged\"]"], &["`export.formats`"]);
+    refused(&["tracking.registered_model_name=m"], &["`tracking.registered_model_name`"]);
     refused(&["svm.c=[1.0, -1.0]"], &["svm.c holds -1"]);
     refused(&["svm.c=[]"], &["svm.c is empty"]);
     refused(&["svm.ngram_range=[2, 1]"], &["svm.ngram_range is [2, 1]"]);

@@ -103,6 +103,9 @@ impl Learner for Svm {
         if searched.training_rows != job.learner.training_rows {
             bail!("the training rows are not those the model was fitted to");
         }
+        if searched.best >= searched.candidates.len() {
+            bail!("{} is damaged: it names no combination", best.join(SEARCH).display());
+        }
         let position = searched.metric_position;
         job.learner.fitted = Some((Model::read(&best)?, searched));
         Ok(position)
