@@ -371,8 +371,8 @@ pub struct ExportArguments {
 }
 
 const EXPORT_EXAMPLES: &str = "\
-The labels' names and the tokenizer travel with every format. Training does the same at its end for the
-formats of export.formats.
+The labels' names and the tokenizer travel with every format. Training does the same at its end for
+the formats of export.formats.
 
 Examples:
   ferrotune export runs/steady-otter-417-3f2a9c1d --format merged
@@ -456,14 +456,15 @@ pub struct UploadArguments {
 }
 
 const UPLOAD_EXAMPLES: &str = "\
-Best model, exports, reports and the run's record go below the run's name; what is there already with the
-same SHA-256 is not sent again, and manifest.json is written last. Training does the same at its end where
-artifacts.uri is set.
+Best model, exports, reports and the run's record go below the run's name. What is there already
+with the same SHA-256 is not sent again, and manifest.json is written last. Training does the same
+at its end where artifacts.uri is set.
 
-Credentials come from the environment: AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT_NAME with
-AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN, AZURE_CLIENT_ID + AZURE_TENANT_ID +
-AZURE_CLIENT_SECRET (or AZURE_FEDERATED_TOKEN_FILE), AZURE_USE_AZURE_CLI=true, else the machine's managed
-identity; AWS_... and GOOGLE_... as the services' own tools.
+Credentials come from the environment: AZURE_STORAGE_CONNECTION_STRING, or
+AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN, or
+AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET (or AZURE_FEDERATED_TOKEN_FILE), or
+AZURE_USE_AZURE_CLI=true, else the machine's managed identity; AWS_... and GOOGLE_... as the
+services' own tools.
 
 Examples:
   ferrotune upload runs/steady-otter-417-3f2a9c1d --to azure://models/clauses
