@@ -5,8 +5,10 @@
 MODEL is a folder, or the address of one that a server keeps (`models:/NAME@ALIAS`, with
 MLFLOW_TRACKING_URI).
 
-ANSWERS.jsonl is what `ferrotune predict` said about the same texts. Exit code 0 if every label is the same
-and every score agrees to 1e-4.
+ANSWERS.jsonl is what `ferrotune predict` said about the same texts. Exit code 0 if every label is the same,
+every score agrees to 1e-4, and the model's signature is what MLflow infers from the answers. Where a text may
+have several labels, all scores are compared, and the labels are those whose score reaches the model's
+thresholds, or 0.5.
 """
 
 import argparse
@@ -17,8 +19,27 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+from mlflow.models import infer_signature
 
 TOLERANCE = 1e-4
+
+
+def one(_: mlflow.pyfunc.PyFuncModel, row: dict, answer: dict) -> float:
+    """The difference of the scores; the label must be the likeliest."""
+    label = max(row["probabilities"], key=row["probabilities"].get)
+    if answer["label"] != label:
+        sys.exit(f"{answer['label']}, not {label}: {row['text'][:60]}")
+    return abs(answer["score"] - row["probabilities"][label])
+
+
+def several(model: mlflow.pyfunc.PyFuncModel, row: dict, answer: dict) -> float:
+    """The largest difference of the labels' scores; the labels given must be the same."""
+    scores = {each["label"]: each["score"] for each in answer.values()}
+    thresholds = (model.metadata.metadata or {}).get("thresholds", {})
+    labels = [label for label in row["probabilities"] if scores[label] >= thresholds.get(label, 0.5)]
+    if labels != row["labels"]:
+        sys.exit(f"{labels}, not {row['labels']}: {row['text'][:60]}")
+    return max(abs(scores[label] - expected) for label, expected in row["probabilities"].items())
 
 
 def main() -> int:
@@ -37,10 +58,12 @@ def main() -> int:
         answers = model.predict(asked)
         if len(answers) != len(rows):
             sys.exit(f"{options.model}: {len(answers)} answers to {len(rows)} texts")
-        for row, label, score in zip(rows, answers["label"], answers["score"]):
-            if label != row["label"]:
-                sys.exit(f"{options.model}: {label}, not {row['label']}: {row['text'][:60]}")
-            worst = max(worst, abs(score - row["score"]))
+        inferred = infer_signature(texts, answers).outputs
+        if model.metadata.get_output_schema() != inferred:
+            sys.exit(f"{options.model}: answers are {inferred}, not {model.metadata.get_output_schema()}")
+        compare = several if "labels" in rows[0] else one
+        for row, answer in zip(rows, answers.to_dict("records")):
+            worst = max(worst, compare(model, row, answer))
     verdict = "agree" if worst <= TOLERANCE else "DIFFER"
     print(f"MLflow: {len(rows)} answers {verdict}: largest difference of scores {worst:.2e}")
     return 0 if worst <= TOLERANCE else 1

@@ -1,8 +1,8 @@
 """Writes a random adapter and head for a pretrained model, and token ids to try them on.
 
-    python random_adapter.py BASE_DIR LABELS ADAPTER_DIR IDS.jsonl
+    python random_adapter.py BASE_DIR LABELS TASK ADAPTER_DIR IDS.jsonl
 
-ADAPTER_DIR becomes a model folder as ferrotune's training leaves it. The adapter is on the family's query and
+TASK is that of the labels, multiclass or multi_label. ADAPTER_DIR becomes a model folder as ferrotune's training leaves it. The adapter is on the family's query and
 value. The ids are those of a few texts, the last as long as the
 model can read. What `logits BASE_DIR ADAPTER_DIR LABELS < IDS.jsonl` makes of them is for check_adapter.py.
 """
@@ -24,6 +24,7 @@ TEXTS = [
     "By using the service you agree to these terms, and to all changes of them that we make, told or not. " * 60,
 ]
 
+PROBLEM = {"multiclass": "single_label_classification", "multi_label": "multi_label_classification"}
 QUERY_VALUE = {"distilbert": ["q_lin", "v_lin"], "modernbert": ["Wqkv"], "mpnet": ["q", "v"]}
 HEAD = {
     "albert": ["classifier", "pooler"],
@@ -44,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("base", type=Path, metavar="BASE_DIR")
     parser.add_argument("labels", type=int, metavar="LABELS")
+    parser.add_argument("task", choices=PROBLEM, metavar="TASK")
     parser.add_argument("adapter", type=Path, metavar="ADAPTER_DIR")
     parser.add_argument("ids", type=Path, metavar="IDS.jsonl")
     options = parser.parse_args()
@@ -71,12 +73,12 @@ def main() -> None:
         "architectures": [type(model).__name__],
         "id2label": {str(n): name for n, name in enumerate(names)},
         "label2id": {name: n for n, name in enumerate(names)},
-        "problem_type": "single_label_classification",
+        "problem_type": PROBLEM[options.task],
     }
     (options.adapter / "config.json").write_text(json.dumps(config))
     (options.adapter / "ferrotune.json").write_text(json.dumps({
         "version": "", "pretrained_model": str(options.base.absolute()), "max_length": most,
-        "labels": {"names": names, "task": "multiclass"}, "precision": "32-true", "seed": 0,
+        "labels": {"names": names, "task": options.task}, "precision": "32-true", "seed": 0,
         "text_column": "text", "label_column": None,
     }))
     rows = tokenizer(TEXTS, truncation=True, max_length=most)["input_ids"]

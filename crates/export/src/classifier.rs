@@ -53,7 +53,7 @@ impl Classifier {
         let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
         let mut settings: Map<String, Value> =
             serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
-        let labels = settings.get("id2label").and_then(Value::as_object).map_or(0, Map::len);
+        let labels = labels(&settings);
         if labels == 0 {
             return Err(damaged("it names no labels (id2label)".to_owned()));
         }
@@ -71,6 +71,11 @@ impl Classifier {
     /// Its `config.json`.
     pub(crate) fn settings(&self) -> &Map<String, Value> {
         &self.settings
+    }
+
+    /// The number of its labels.
+    pub(crate) fn labels(&self) -> usize {
+        labels(&self.settings)
     }
 
     /// Whether a text may have several labels, or none.
@@ -108,6 +113,11 @@ impl Classifier {
         durable::write(&folder.join("tokenizer.json"), json.as_bytes())?;
         write_json(&folder.join("tokenizer_config.json"), &settings)
     }
+}
+
+/// How many labels a `config.json` names.
+fn labels(settings: &Map<String, Value>) -> usize {
+    settings.get("id2label").and_then(Value::as_object).map_or(0, Map::len)
 }
 
 /// Copies files of a folder.

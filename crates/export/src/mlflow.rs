@@ -1,5 +1,7 @@
 //! An MLflow model of the `transformers` flavour: `mlflow.pyfunc.load_model` and `mlflow models serve`
-//! answer texts with label and score, without a line of our own code.
+//! answer texts with label and score, without a line of our own code. Where a text may have several labels
+//! they answer with all of them, the likeliest first: a column per rank, in which is a label with its
+//! score.
 //!
 //! `MLmodel`, `model/` (the merged checkpoint), `components/tokenizer/`, `requirements.txt`,
 //! `python_env.yaml`. Layout and keys are those of MLflow 3.17's `mlflow.transformers.save_model`; texts
@@ -13,7 +15,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 /// Releases that this folder was tried with.
-const REQUIREMENTS: &str = "mlflow>=2.9\ntransformers==5.24.0\ntorch==2.15.0\n";
+const REQUIREMENTS: &str = "mlflow>=2.10\ntransformers==5.24.0\ntorch==2.15.0\n";
 const TRANSFORMERS: &str = "5.24.0";
 const PYTHON_ENVIRONMENT: &str = "python: '3.11'\nbuild_dependencies:\n- pip\n- setuptools\n- wheel\ndependencies:\n- -r requirements.txt\n";
 
@@ -63,8 +65,6 @@ pub fn mlflow_model(
 /// What `MLmodel` says.
 fn description(classifier: &Classifier, provenance: &Provenance) -> Value {
     let text = |value: Value| Value::String(value.to_string());
-    let string = |name: &str| json!({"type": "string", "name": name, "required": true});
-    let score = json!({"type": "double", "name": "score", "required": true});
     let mut call = json!({"truncation": true, "max_length": classifier.tokenizer.max_length});
     if classifier.is_multi_label() {
         // Every label with its score, not the first alone.
@@ -93,7 +93,7 @@ fn description(classifier: &Classifier, provenance: &Provenance) -> Value {
         },
         "signature": {
             "inputs": text(json!([{"type": "string", "required": true}])),
-            "outputs": text(json!([string("label"), score])),
+            "outputs": text(outputs(classifier)),
             "params": null,
         },
         "utc_time_created": provenance.utc_time_created,
@@ -106,6 +106,23 @@ fn description(classifier: &Classifier, provenance: &Provenance) -> Value {
         }
     }
     described
+}
+
+/// The columns of the answers, as `mlflow.models.infer_signature` describes them.
+fn outputs(classifier: &Classifier) -> Value {
+    if classifier.is_multi_label() {
+        let properties = json!({
+            "label": {"type": "string", "required": true},
+            "score": {"type": "double", "required": true},
+        });
+        let column = |rank: usize| json!({"type": "object", "properties": properties, "name": rank, "required": true});
+        (0..classifier.labels()).map(column).collect()
+    } else {
+        json!([
+            {"type": "string", "name": "label", "required": true},
+            {"type": "double", "name": "score", "required": true},
+        ])
+    }
 }
 
 /// Objects as YAML's blocks, all else as JSON, which YAML contains.

@@ -129,6 +129,27 @@ fn a_run_learns_reports_tests_and_predicts() {
 }
 
 /// Ended after two epochs of four and resumed, a run is the one that was not.
+/// `mlflow.pyfunc` answers with a column per rank, in which is a label with its score.
+#[test]
+fn the_mlflow_model_says_that_it_answers_with_every_label() {
+    let scene = scene();
+    ended_well(&scene.train(&with(&["training.max_epochs=1", "export.formats=[\"mlflow\"]"])));
+    let folder = Path::new(&scene.run_folder()).join("export/mlflow");
+    let text = std::fs::read_to_string(folder.join("MLmodel")).expect("MLmodel");
+    assert!(text.lines().any(|line| line == "      top_k: null"), "{text}");
+    let outputs = text.lines().find_map(|line| line.strip_prefix("  outputs: ")).expect("outputs");
+    let outputs: String = serde_json::from_str(outputs).expect("a string");
+    let column = |rank: usize| {
+        let properties = json!({
+            "label": {"type": "string", "required": true},
+            "score": {"type": "double", "required": true},
+        });
+        json!({"type": "object", "properties": properties, "name": rank, "required": true})
+    };
+    let outputs: Value = serde_json::from_str(&outputs).expect("a schema");
+    assert_eq!(outputs, json!([column(0), column(1)]));
+}
+
 #[test]
 fn a_resumed_run_ends_with_the_same_bits() {
     let scene = scene();
