@@ -79,6 +79,14 @@ impl MethodName {
         }
     }
 
+    /// Whether a key, as `section.key`, means something under this method.
+    pub fn has_use_for(self, key: &str) -> bool {
+        let is_in = |foreign: &str| {
+            key.strip_prefix(foreign).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        !self.foreign_keys().iter().any(|foreign| is_in(foreign))
+    }
+
     /// Keys and sections that mean nothing under this method: refused where they are set, and left
     /// out where the configuration is written.
     fn foreign_keys(self) -> &'static [&'static str] {
@@ -312,7 +320,7 @@ impl Default for EarlyStoppingConfig {
 const LARGEST: usize = 1 << 24;
 
 /// Prefix of environment variables that set a key: `FERROTUNE__TRAINING__MAX_EPOCHS=3`.
-const VARIABLE_PREFIX: &str = "FERROTUNE__";
+pub const VARIABLE_PREFIX: &str = "FERROTUNE__";
 
 impl Config {
     /// The configuration from all layers, checked. `overrides` are `section.key=value`.
@@ -332,14 +340,7 @@ impl Config {
             }
             None => Table::new(),
         };
-        let mut variables: Vec<_> = environment
-            .filter_map(|(name, value)| {
-                let key = name.strip_prefix(VARIABLE_PREFIX)?.to_lowercase().replace("__", ".");
-                Some((key, value))
-            })
-            .collect();
-        variables.sort();
-        for (key, value) in variables {
+        for (key, value) in variables(environment) {
             set(&mut tree, &key, &value)?;
         }
         for assignment in overrides {
@@ -491,6 +492,18 @@ pub fn environment() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
+/// What of an environment sets a key, and to what; by key.
+pub fn variables(environment: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
+    let mut variables: Vec<_> = environment
+        .filter_map(|(name, value)| {
+            let key = name.strip_prefix(VARIABLE_PREFIX)?.to_lowercase().replace("__", ".");
+            Some((key, value))
+        })
+        .collect();
+    variables.sort();
+    variables
+}
+
 /// Sets `a.b.c` to a TOML value, or to the text itself where it is none.
 fn set(tree: &mut Table, key: &str, text: &str) -> Result<()> {
     if key == "seed"
@@ -626,6 +639,10 @@ mod tests {
         assert!(!written.contains("max_length") && !written.contains("[lora]"), "{written}");
         assert_eq!(parse(written.parse().unwrap()).unwrap(), config);
         assert!(!resolve(&[]).unwrap().to_toml().contains("[svm]"));
+        let (full, svm) = (MethodName::Full, MethodName::Svm);
+        assert!(full.has_use_for("training.max_epochs") && !svm.has_use_for("training.max_epochs"));
+        assert!(svm.has_use_for("svm.c") && !full.has_use_for("svm.c") && !full.has_use_for("svm"));
+        assert!(svm.has_use_for("data.max_length_of_all") && svm.has_use_for("seed"));
     }
 
     #[test]

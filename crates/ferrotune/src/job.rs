@@ -163,6 +163,7 @@ impl Order {
         tell(format_args!("{data_report}"));
         learner.check(&config).before_start()?;
 
+        interrupt.checkpoints_from_now_on();
         let (folder, info) = match resumed {
             Some(folder) => (folder, None),
             None => {

@@ -33,7 +33,7 @@ impl RunFolder {
             bail!("run folder {} exists already", path.display());
         }
         durable::create_folder(&path)?;
-        let lock = lock(&path)?;
+        let lock = hold(&path)?;
         durable::write(&path.join(CONFIG), config.to_toml().as_bytes())?;
         Ok(RunFolder { path, _lock: lock })
     }
@@ -49,7 +49,7 @@ impl RunFolder {
         }
         let path = std::path::absolute(path)
             .with_context(|| format!("cannot resolve {}", path.display()))?;
-        let lock = lock(&path)?;
+        let lock = hold(&path)?;
         for model in ["last", "best"] {
             durable::recover_folder(&path.join(model))?;
         }
@@ -82,7 +82,17 @@ pub fn export(run: &Path, format: Format) -> PathBuf {
     run.join("export").join(format.name())
 }
 
-fn lock(path: &Path) -> Result<File> {
+fn hold(path: &Path) -> Result<File> {
+    let held = || format!("another process is working in run folder {}", path.display());
+    lock(path)?.with_context(held)
+}
+
+/// Locks a folder until the file that is returned and all its copies are closed; none where another
+/// process holds it.
+///
+/// # Errors
+/// The file system refuses.
+pub fn lock(path: &Path) -> Result<Option<File>> {
     let file = path.join(LOCK);
     let lock = File::options()
         .create(true)
@@ -91,10 +101,8 @@ fn lock(path: &Path) -> Result<File> {
         .open(&file)
         .with_context(|| format!("cannot open {}", file.display()))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => {
-            bail!("another process is working in run folder {}", path.display())
-        }
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("cannot lock {}", file.display()))
         }

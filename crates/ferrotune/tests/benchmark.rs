@@ -6,7 +6,7 @@ mod common;
 use common::Scene;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// Sentences with the numbers of their labels; the words occur often enough for the baseline.
@@ -42,6 +42,33 @@ fn arguments(more: &[&str]) -> Vec<String> {
     all.extend(["--threads", "2", "--output", "out"].map(str::to_owned));
     all.extend(more.iter().map(|&argument| argument.to_owned()));
     all
+}
+
+/// A benchmark of one method and seed that takes some seconds.
+const LONG: [&str; 10] = [
+    "--methods",
+    "model",
+    "--seeds",
+    "5",
+    "--set",
+    "training.max_epochs=30",
+    "--set",
+    "early_stopping.patience=0",
+    "--set",
+    "training.batch_size=1",
+];
+
+/// Starts [`LONG`], and waits until its run has a checkpoint.
+fn begun(scene: &Scene) -> Child {
+    let mut command = scene.command();
+    command.args(arguments(&LONG)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command.spawn().expect("the program");
+    let started = Instant::now();
+    while runs(scene, "model").first().is_none_or(|run| !run.join("last").is_dir()) {
+        assert!(started.elapsed() < Duration::from_secs(120), "no checkpoint");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
 }
 
 /// The run folders of a method, by seed.
@@ -87,6 +114,18 @@ fn methods_are_compared_and_nothing_is_run_twice() {
     let micro = report["test"]["scores"][0]["best"]["value"].as_f64().expect("a figure");
     assert!(csv.contains(&format!("\"model\",1,{micro},")), "{csv}");
 
+    // The baseline is a run like the others, with its own search alone.
+    let svm = runs(&scene, "tfidf-svm");
+    assert_eq!(svm.len(), 2);
+    let config = std::fs::read_to_string(svm[0].join("config.toml")).expect("a configuration");
+    assert!(config.contains("method = \"svm\"") && config.contains("drop_last_word = true"));
+    let search = std::fs::read(svm[0].join("best/search.json")).expect("its search");
+    let search: Value = serde_json::from_slice(&search).expect("JSON");
+    assert_eq!(search["candidates"].as_array().map(Vec::len), Some(18));
+    let of_svm = csv.lines().find(|line| line.starts_with("\"tfidf-svm\",1,")).expect("a line");
+    let memory: u64 = of_svm.split(',').nth(7).expect("memory").parse().expect("bytes");
+    assert!(memory > 1 << 20, "{of_svm}");
+
     let again = scene.run(&arguments(&methods));
     again.ended(1, &["without a result: bert-base: "]);
     assert!(!again.stderr.contains("begins") && !again.stderr.contains("goes on"));
@@ -109,13 +148,38 @@ fn other_settings_are_another_benchmark() {
     assert_eq!(first.code, Some(0), "{}", first.stderr);
     assert!(first.stdout.contains('['), "one seed has the bootstrap's interval: {}", first.stdout);
     let other = ["--methods", "tfidf-svm", "--seeds", "1", "--protocol", "lora"];
-    scene.run(&arguments(&other)).refused(&["out holds runs of", "Lexglue", "Lora", "--output"]);
+    let kept = "out holds runs of the protocol lexglue, not of lora";
+    scene.run(&arguments(&other)).refused(&[kept, "--output"]);
     let refused = |more: &[&str], parts: &[&str]| scene.run(&arguments(more)).refused(parts);
     refused(&["--seeds", "1,1"], &["--seeds is [1, 1]", "once"]);
     refused(&["--methods", "model,model"], &["names model twice"]);
     refused(&["--set", "training.epochs=3"], &["training", "did you mean `max_epochs`?"]);
     refused(&["--set", "data.task=binary"], &["multi-label"]);
     refused(&["--parallel", "0"], &["--parallel"]);
+    refused(&["--set", "svm.epochs=3"], &["svm", "there is no `epochs`"]);
+}
+
+#[test]
+fn settings_of_the_environment_and_of_svms_reach_the_runs_that_they_mean() {
+    let scene = scene();
+    let mut command = scene.command();
+    command
+        .env("FERROTUNE__TRAINING__MAX_EPOCHS", "1")
+        .env("FERROTUNE__SVM__MIN_DF", "2")
+        .env("FERROTUNE__SEED", "77")
+        .args(arguments(&["--methods", "tfidf-svm,model", "--seeds", "4", "--set", "svm.c=[1.0]"]));
+    let answer = common::answer(command, b"");
+    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    let config = |method: &str| {
+        std::fs::read_to_string(runs(&scene, method)[0].join("config.toml")).expect("a file")
+    };
+    // The command line wins, which asks for two epochs.
+    for (method, part) in [("tfidf-svm", "min_df = 2"), ("model", "max_epochs = 2")] {
+        assert!(config(method).contains(part), "{}", config(method));
+        assert!(config(method).contains("seed = 4"), "{}", config(method));
+    }
+    let search = scene.run(&arguments(&["--methods", "tfidf-svm", "--seeds", "4"]));
+    search.refused(&["out holds runs of the settings `seed=77`, `svm.min_df=2`", "--output"]);
 }
 
 /// What must be equal in the end, whatever came between.
@@ -127,31 +191,7 @@ fn weights(run: &Path) -> Vec<u8> {
 #[test]
 fn an_interrupted_run_is_told_once_and_goes_on() {
     let scene = scene();
-    let long = [
-        "--methods",
-        "model",
-        "--seeds",
-        "5",
-        "--set",
-        "training.max_epochs=30",
-        "--set",
-        "early_stopping.patience=0",
-        "--set",
-        "training.batch_size=1",
-    ];
-    let mut child = scene
-        .command()
-        .args(arguments(&long))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the program");
-    let started = Instant::now();
-    while runs(&scene, "model").first().is_none_or(|run| !run.join("last").is_dir()) {
-        assert!(started.elapsed() < Duration::from_secs(120), "no checkpoint");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let mut child = begun(&scene);
     let mut kill = std::process::Command::new("kill");
     assert!(kill.arg("-INT").arg(child.id().to_string()).status().expect("kill runs").success());
     assert_eq!(child.wait().expect("a child").code(), Some(130));
@@ -160,11 +200,19 @@ fn an_interrupted_run_is_told_once_and_goes_on() {
     let record = std::fs::read_to_string(run.join("run.json")).expect("a record");
     assert!(record.contains("KILLED"), "{record}");
 
-    let resumed = scene.run(&arguments(&long));
+    let resumed = scene.run(&arguments(&LONG));
     assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
     assert!(resumed.stderr.contains("model, seed 5: goes on"), "{}", resumed.stderr);
     let cut = weights(&run);
     std::fs::rename(scene.path("out"), scene.path("cut")).expect("renamed");
-    assert_eq!(scene.run(&arguments(&long)).code, Some(0));
+
+    // The run outlives its benchmark: the next waits for it, and begins none beside it.
+    let mut child = begun(&scene);
+    child.kill().expect("a signal");
+    child.wait().expect("a child");
+    let taken_over = scene.run(&arguments(&LONG));
+    assert_eq!(taken_over.code, Some(0), "{}", taken_over.stderr);
+    assert!(!taken_over.stderr.contains("begins"), "{}", taken_over.stderr);
+    assert_eq!(runs(&scene, "model").len(), 1);
     assert!(cut == weights(&runs(&scene, "model").remove(0)), "the weights differ");
 }

@@ -7,6 +7,7 @@ mod common;
 use common::{Answer, Scene};
 use linear::{Labels, Split, SvmConfig, exact_match, search};
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -87,6 +88,7 @@ fn by_the_library(labels: impl Fn(&[usize]) -> Labels) -> Labels {
         &SvmConfig::default(),
         &linear::Grid::default(),
         exact_match,
+        &|| false,
     );
     found.expect("a model").model.predict(&test)
 }
@@ -281,6 +283,44 @@ fn a_killed_run_goes_on_and_a_finished_one_says_so() {
     scene.file("train.jsonl", common::jsonl(40));
     let refused = scene.run(&["train", "--resume", &run]);
     refused.refused(&["the training rows are not those the model was fitted to"]);
+}
+
+/// A search that would take hours ends at once, within a fit, too.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_search_ends_at_once_and_is_begun_anew() {
+    let scene = scene(|class| json!(class % 2));
+    // Nothing that can be told apart, and errors that cost much: no fit ends before its last pass.
+    let rows: String = (0..600)
+        .map(|row| format!("{}\n", json!({"text": text(row % 3, row), "labels": row / 3 % 2})))
+        .collect();
+    scene.file("train.jsonl", rows);
+    let costs: Vec<String> = (0..500).map(|n| format!("{}.0", 10_000_000 + n)).collect();
+    let costs = format!("svm.c=[{}]", costs.join(", "));
+    let resume = || vec!["train".to_owned(), "--resume".to_owned(), scene.run_folder()];
+
+    for (number, signal) in ["-INT", "-TERM"].into_iter().enumerate() {
+        let arguments =
+            if number == 0 { arguments(&[&costs, "svm.loss=[\"hinge\"]"]) } else { resume() };
+        let mut command = scene.command();
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program");
+        let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let mut next = || lines.next().expect("a line").expect("text");
+        while !next().starts_with("fitting 1500 combinations") {}
+        let mut kill = std::process::Command::new("kill");
+        let sent = kill.arg(signal).arg(child.id().to_string()).status().expect("kill runs");
+        assert!(sent.success());
+        let rest: Vec<String> = lines.map(|line| line.expect("text")).collect();
+        assert_eq!(child.wait().expect("a child").code(), Some(130), "{rest:?}");
+        let run = scene.run_folder();
+        assert!(rest.iter().any(|line| line.starts_with("interrupted: ")), "{rest:?}");
+        let hint = format!("go on with: ferrotune train --resume {run}");
+        assert!(rest.iter().any(|line| line.ends_with(&hint)), "{rest:?}");
+        let record = std::fs::read_to_string(Path::new(&run).join("run.json")).expect("a record");
+        assert!(record.contains("KILLED"), "{record}");
+        assert!(!Path::new(&run).join("best").exists());
+    }
 }
 
 #[test]

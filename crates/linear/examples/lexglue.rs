@@ -37,6 +37,7 @@ fn main() -> Result<(), Failure> {
         &SvmConfig::default(),
         &Grid::default(),
         exact_match,
+        &|| false,
     )?;
     for (number, candidate) in found.candidates.iter().enumerate() {
         println!(

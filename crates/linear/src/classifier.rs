@@ -75,6 +75,16 @@ impl LinearClassifier {
         labels: &Labels,
         config: &SvmConfig,
     ) -> Result<(Self, Vec<Solve>)> {
+        Self::fit_unless(&|| false, rows, labels, config)
+    }
+
+    /// As [`LinearClassifier::fit`], but given up with [`Error::Stopped`] soon after `stop` says so.
+    pub(crate) fn fit_unless(
+        stop: &(dyn Fn() -> bool + Sync),
+        rows: &SparseRows,
+        labels: &Labels,
+        config: &SvmConfig,
+    ) -> Result<(Self, Vec<Solve>)> {
         let task = labels.task()?;
         labels.check_count(rows.len())?;
         config.check(task)?;
@@ -84,21 +94,23 @@ impl LinearClassifier {
             return Err(Error::NoRowOfClass { class, count });
         }
         let outputs = task.outputs();
-        let machines: Vec<_> = (0..outputs)
+        let machines: Result<Vec<_>> = (0..outputs)
             .into_par_iter()
             .map(|output| {
                 let positive = labels.positive(output);
                 if let Some(&first) = positive.first()
                     && positive.iter().all(|&other| other == first)
                 {
-                    return constant(rows.features(), first);
+                    return Ok(constant(rows.features(), first));
                 }
                 let cost = config.cost(task, output, &positive);
                 let &SvmConfig { loss, tolerance, max_iterations, seed, .. } = config;
-                Problem { rows, positive: &positive, cost, loss, tolerance, max_iterations, seed }
+                let positive = &positive;
+                Problem { rows, positive, cost, loss, tolerance, max_iterations, seed, stop }
                     .solve()
             })
             .collect();
+        let machines = machines?;
         let mut weights = vec![0.0; rows.features() * outputs];
         for (output, (plane, _)) in machines.iter().enumerate() {
             for (feature, weight) in plane.weights.iter().enumerate() {

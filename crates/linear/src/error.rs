@@ -42,6 +42,9 @@ pub enum Error {
     #[error("the score of C = {c}, {loss}, max_features = {max_features:?} is {score}")]
     Score { c: f64, loss: &'static str, max_features: Option<usize>, score: f64 },
 
+    #[error("the search was stopped")]
+    Stopped,
+
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
 

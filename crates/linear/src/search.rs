@@ -75,10 +75,11 @@ pub struct Search {
 
 /// Searches `grid`, whose values stand in for those of `vectorizer` and `svm`; `score` is given the
 /// true and the predicted labels of the validation rows, and greater is better. LexGLUE's score is
-/// [`exact_match`](crate::exact_match).
+/// [`exact_match`](crate::exact_match). `stop` is asked often, from any thread, whether to give up.
 ///
 /// # Errors
-/// An empty grid, what a fit refuses, validation labels of another task, a score that is not finite.
+/// An empty grid, what a fit refuses, validation labels of another task, a score that is not finite,
+/// [`Error::Stopped`].
 pub fn search<T: AsRef<str> + Sync>(
     train: &Split<T>,
     validation: &Split<T>,
@@ -86,6 +87,7 @@ pub fn search<T: AsRef<str> + Sync>(
     svm: &SvmConfig,
     grid: &Grid,
     score: impl Fn(&Labels, &Labels) -> f64 + Sync,
+    stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Search> {
     let settings = grid.settings(svm);
     check(train, validation, vectorizer, grid, &settings)?;
@@ -105,13 +107,17 @@ pub fn search<T: AsRef<str> + Sync>(
         if outcomes.contains_key(&size) {
             continue;
         }
+        if stop() {
+            return Err(Error::Stopped);
+        }
         let max_features = grid.max_features[first];
         let config = VectorizerConfig { max_features, ..vectorizer.clone() };
         let vectorizer = Vectorizer::of_terms(&terms, documents.len(), &config);
         let rows = vectorizer.transform_documents(&documents);
         let held_out = vectorizer.transform_documents(&held_out);
         let fit = |svm: &SvmConfig| {
-            let (classifier, solves) = LinearClassifier::fit(&rows, train.labels, svm)?;
+            let (classifier, solves) =
+                LinearClassifier::fit_unless(stop, &rows, train.labels, svm)?;
             let score = score(validation.labels, &classifier.predict(&held_out)?);
             if !score.is_finite() {
                 let (c, loss) = (svm.c, svm.loss.name());

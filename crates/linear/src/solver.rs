@@ -15,7 +15,7 @@
 use rand_mt::Mt;
 use serde::{Deserialize, Serialize};
 
-use crate::SparseRows;
+use crate::{Error, Result, SparseRows};
 
 /// What a row costs that is on the wrong side of its margin, by the distance ξ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -64,6 +64,8 @@ pub(crate) struct Problem<'a> {
     pub tolerance: f64,
     pub max_iterations: usize,
     pub seed: u32,
+    /// Asked before every pass whether to give up.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// A hyperplane w·x + intercept.
@@ -76,7 +78,7 @@ pub(crate) struct Plane {
 const NEGLIGIBLE: f64 = 1e-12;
 
 impl Problem<'_> {
-    pub(crate) fn solve(&self) -> (Plane, Solve) {
+    pub(crate) fn solve(&self) -> Result<(Plane, Solve)> {
         let rows = self.positive.len();
         let mut descent = Descent {
             problem: self,
@@ -93,6 +95,9 @@ impl Problem<'_> {
         let mut bounds = Bounds::NONE;
         let (mut iterations, mut converged) = (0, false);
         while iterations < self.max_iterations {
+            if (self.stop)() {
+                return Err(Error::Stopped);
+            }
             iterations += 1;
             draws.shuffle(&mut order[..active]);
             let seen = descent.pass(&mut order, &mut active, bounds);
@@ -108,7 +113,7 @@ impl Problem<'_> {
             }
         }
         let (primal, dual) = descent.objectives();
-        (descent.plane, Solve { iterations, converged, primal, dual })
+        Ok((descent.plane, Solve { iterations, converged, primal, dual }))
     }
 
     /// y of a row.
@@ -298,7 +303,10 @@ mod tests {
         // Rows without features: only the intercept is sought.
         let rows = &SparseRows::collect(0, &vec![Vec::new(); positive.len()]);
         let (loss, tolerance, max_iterations) = (Loss::Hinge, 1e-8, 1000);
-        Problem { rows, positive, cost, loss, tolerance, max_iterations, seed }.solve()
+        let stop = &|| false;
+        Problem { rows, positive, cost, loss, tolerance, max_iterations, seed, stop }
+            .solve()
+            .unwrap()
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Rows and settings that cannot be fitted, and what is said of them.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use linear::{
-    ClassWeight, Grid, Labels, LinearClassifier, Loss, Model, SparseRows, Split, StopWords,
+    ClassWeight, Error, Grid, Labels, LinearClassifier, Loss, Model, SparseRows, Split, StopWords,
     SvmConfig, VectorizerConfig, exact_match, search,
 };
 
@@ -114,12 +116,31 @@ fn a_machine_that_is_given_up_says_so() {
 }
 
 #[test]
+fn a_search_is_given_up_wherever_it_is() {
+    let labels = classes(2, &[0, 1, 0]);
+    let split = Split { texts: &TEXTS, labels: &labels };
+    let stopped_after = |questions: usize| {
+        let asked = AtomicUsize::new(0);
+        let stop = || asked.fetch_add(1, Ordering::Relaxed) >= questions;
+        let (vectorizer, svm) = (vectorizer(), SvmConfig::default());
+        search(&split, &split, &vectorizer, &svm, &Grid::default(), exact_match, &stop)
+    };
+    let whole = (0..100_000).find_map(|questions| match stopped_after(questions) {
+        Err(Error::Stopped) => None,
+        found => Some((questions, found.expect("a model"))),
+    });
+    let (questions, found) = whole.expect("it ends");
+    assert!(questions > found.candidates.len(), "within fits, too: {questions}");
+}
+
+#[test]
 fn searches_that_cannot_choose_are_refused() {
     let (labels, other) = (classes(2, &[0, 1, 0]), Labels::MultiLabel(vec![vec![true]; 3]));
     let find = |validation: &Labels, grid: Grid, score: fn(&Labels, &Labels) -> f64| {
         let train = Split { texts: &TEXTS, labels: &labels };
         let validation = Split { texts: &TEXTS, labels: validation };
-        search(&train, &validation, &vectorizer(), &SvmConfig::default(), &grid, score)
+        let (vectorizer, svm) = (vectorizer(), SvmConfig::default());
+        search(&train, &validation, &vectorizer, &svm, &grid, score, &|| false)
             .map_err(|error| error.to_string())
     };
     let refusal = |validation, grid, score| find(validation, grid, score).expect_err("refused");

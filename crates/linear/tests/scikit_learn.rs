@@ -217,7 +217,7 @@ mod grid {
             pool.expect("threads can be started").install(|| {
                 let train = Split { texts: &fixture.train, labels: &labels };
                 let validation = Split { texts: &fixture.validation, labels: &truth };
-                search(&train, &validation, &vectorizer, &svm, &grid, exact_match)
+                search(&train, &validation, &vectorizer, &svm, &grid, exact_match, &|| false)
                     .expect("the fixture can be searched")
             })
         };

@@ -1,15 +1,18 @@
 //! Runs of a benchmark: each a process of this program's `train`, so many at a time, with its words in
 //! a log. One that was begun goes on. Asked to end, the processes are told once; each leaves a
-//! checkpoint.
+//! checkpoint. One that outlived its benchmark is waited for.
 
 use super::outcome::{self, Outcome};
-use super::{Job, Method, Settings, run_in, svm};
+use super::{Job, Method, Settings, run_in};
+use crate::config::VARIABLE_PREFIX;
 use crate::interrupt::Interrupt;
 use crate::progress::tell;
+use crate::run_folder;
 use anyhow::{Context, Result, bail};
 use std::collections::VecDeque;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tracking::{RunRecord, Status};
@@ -71,19 +74,24 @@ impl Runner<'_> {
 
     fn one(&self, job: &Job) -> Result<Outcome> {
         let method = &self.methods[job.method];
-        let Some(model) = &method.model else {
-            return svm::outcome(self.settings, job);
-        };
+        durable::create_folder(&job.folder)?;
+        let lock = self.lock(job, method)?;
         let run = run_in(&job.folder)?;
+        // Whoever held the lock may have done it.
+        if let Some(run) = &run
+            && let Some(outcome) = ended(run)?
+        {
+            return Ok(outcome);
+        }
         let log = self.log(job, method)?;
         let mut command = Command::new(std::env::current_exe().context("where am I?")?);
         command.arg("train");
         match &run {
             Some(run) => command.arg("--resume").arg(run),
             None => {
-                let config = self.settings.config(model, job.seed, &job.folder, self.threads)?;
+                let (model, folder) = (method.model.as_deref(), &job.folder);
+                let config = self.settings.config(model, job.seed, folder, self.threads)?;
                 let path = job.folder.join("settings.toml");
-                durable::create_folder(&job.folder)?;
                 durable::write(&path, config.to_toml().as_bytes())?;
                 command.arg("--config").arg(path)
             }
@@ -95,7 +103,7 @@ impl Runner<'_> {
             if run.is_some() { "goes on" } else { "begins" },
             log.display()
         ));
-        let status = self.watch(start(command, &log)?)?;
+        let status = self.watch(start(command, lock, &log)?)?;
         if self.interrupt.requested() && !status.success() {
             bail!(INTERRUPTED);
         }
@@ -104,6 +112,25 @@ impl Runner<'_> {
         }
         let run = run_in(&job.folder)?.context("the run left no folder")?;
         ended(&run)?.context("the run left no report")
+    }
+
+    /// The job's folder for this process and the one it starts, which can outlive it.
+    fn lock(&self, job: &Job, method: &Method) -> Result<File> {
+        let mut told = false;
+        loop {
+            if let Some(lock) = run_folder::lock(&job.folder)? {
+                return Ok(lock);
+            }
+            if self.interrupt.requested() {
+                bail!(INTERRUPTED);
+            }
+            if !told {
+                let (name, seed) = (&method.name, job.seed);
+                tell(format_args!("{name}, seed {seed}: another process is at it; waiting for it"));
+                told = true;
+            }
+            std::thread::sleep(POLL);
+        }
     }
 
     fn log(&self, job: &Job, method: &Method) -> Result<PathBuf> {
@@ -137,11 +164,18 @@ pub fn ended(run: &Path) -> Result<Option<Outcome>> {
     if is_finished { outcome::read(run) } else { Ok(None) }
 }
 
-/// Starts a process whose words go to the end of a file. A Ctrl-C on the terminal does not reach it.
-fn start(mut command: Command, log: &Path) -> Result<Child> {
-    let open = || std::fs::File::options().create(true).append(true).open(log);
+/// Starts a process whose words go to the end of a file. A Ctrl-C on the terminal does not reach it,
+/// and what the environment sets is in its configuration already. It reads no standard input, whose
+/// place the lock takes: so it is held until the process ends.
+fn start(mut command: Command, lock: File, log: &Path) -> Result<Child> {
+    let open = || File::options().create(true).append(true).open(log);
     let log = || open().with_context(|| format!("cannot write {}", log.display()));
-    command.stdin(Stdio::null()).stdout(log()?).stderr(log()?);
+    command.stdin(lock).stdout(log()?).stderr(log()?);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with(VARIABLE_PREFIX) {
+            command.env_remove(name);
+        }
+    }
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     command.spawn().context("cannot start a run")

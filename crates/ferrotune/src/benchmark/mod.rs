@@ -7,10 +7,9 @@
 pub mod jobs;
 pub mod outcome;
 pub mod page;
-mod svm;
 pub mod table;
 
-use crate::config::{Config, environment};
+use crate::config::{Config, MethodName};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -36,10 +35,9 @@ impl Protocol {
         }
     }
 
-    /// The settings that it stands for.
+    /// The settings of networks that it stands for.
     fn settings(self) -> Vec<&'static str> {
         let mut settings = vec![
-            "data.task=multi_label",
             "data.max_length=128",
             "training.max_epochs=20",
             "training.lr_scheduler_type=linear",
@@ -72,8 +70,12 @@ struct Known {
     published: [f64; 2],
 }
 
-/// The TF-IDF baseline has no model.
+/// The TF-IDF baseline has no model, and the same settings under every protocol.
 pub const SVM: &str = "tfidf-svm";
+
+/// Its settings: the grid, which is searched by exact match, is LexGLUE's by default; as there, the
+/// last word of every text is left out.
+const SVM_SETTINGS: [&str; 2] = ["method=svm", "svm.drop_last_word=true"];
 
 const KNOWN: [Known; 9] = [
     Known { name: SVM, model: "", published: [94.7, 75.0] },
@@ -134,28 +136,64 @@ pub struct Settings {
     pub dataset: String,
     /// How models are trained.
     pub protocol: Protocol,
-    /// `key=value` on top of the protocol's.
+    /// `key=value` on top of the protocol's; each run takes those that its method has a use for.
     pub set: Vec<String>,
 }
 
 impl Settings {
-    /// The configuration of one run.
+    /// The configuration of one run; without a model, that of the baseline.
     ///
     /// # Errors
     /// A setting is unknown or out of range.
-    pub fn config(&self, model: &str, seed: u64, folder: &Path, threads: usize) -> Result<Config> {
+    pub fn config(
+        &self,
+        model: Option<&str>,
+        seed: u64,
+        folder: &Path,
+        threads: usize,
+    ) -> Result<Config> {
         let text = |text: &str| toml::Value::String(text.to_owned()).to_string();
-        let own = [
+        let mut own = vec![
             format!("data.dataset={}", text(&self.dataset)),
-            format!("pretrained_model={}", text(model)),
             format!("seed={seed}"),
             format!("output_dir={}", text(&folder.to_string_lossy())),
             format!("name=seed-{seed}"),
             format!("threads={threads}"),
         ];
-        let protocol = self.protocol.settings().into_iter().map(str::to_owned);
-        let all: Vec<String> = protocol.chain(self.set.iter().cloned()).chain(own).collect();
-        Config::resolve(None, environment(), &all)
+        own.extend(model.map(|model| format!("pretrained_model={}", text(model))));
+        let (method, settings) = match model {
+            Some(_) => (MethodName::Full, self.protocol.settings()),
+            None => (MethodName::Svm, SVM_SETTINGS.to_vec()),
+        };
+        let is_of_use = |assignment: &&String| {
+            method.has_use_for(assignment.split('=').next().unwrap_or_default().trim())
+        };
+        let set = self.set.iter().filter(is_of_use);
+        let common = ["data.task=multi_label"].into_iter();
+        let all: Vec<String> =
+            common.chain(settings).map(str::to_owned).chain(set.cloned()).chain(own).collect();
+        Config::resolve(None, std::iter::empty(), &all)
+    }
+
+    /// What tells these from others, if anything does.
+    pub fn difference(&self, other: &Settings) -> Option<String> {
+        let named = |what: &str, a: &str, b: &str| Some(format!("{what} {a}, not of {b}"));
+        let list = |set: &[String]| match set {
+            [] => "none".to_owned(),
+            set => set
+                .iter()
+                .map(|assignment| format!("`{assignment}`"))
+                .collect::<Vec<_>>()
+                .join(", "),
+        };
+        if self.dataset != other.dataset {
+            return named("the data set", &self.dataset, &other.dataset);
+        }
+        if self.protocol != other.protocol {
+            return named("the protocol", self.protocol.name(), other.protocol.name());
+        }
+        (self.set != other.set)
+            .then(|| format!("the settings {}, not of {}", list(&self.set), list(&other.set)))
     }
 }
 
@@ -190,10 +228,7 @@ pub fn run_in(folder: &Path) -> Result<Option<PathBuf>> {
 ///
 /// # Errors
 /// What it left is damaged.
-pub fn finished(method: &Method, job: &Job) -> Result<Option<outcome::Outcome>> {
-    if method.model.is_none() {
-        return svm::finished(job);
-    }
+pub fn finished(job: &Job) -> Result<Option<outcome::Outcome>> {
     match run_in(&job.folder)? {
         Some(run) => jobs::ended(&run),
         None => Ok(None),
@@ -219,13 +254,16 @@ mod tests {
     #[test]
     fn protocols_are_configurations() {
         for protocol in [Protocol::Lexglue, Protocol::Lora] {
-            let set = vec!["training.max_epochs=2".to_owned()];
+            let set = ["training.max_epochs=2", "svm.min_df = 3"].map(str::to_owned).to_vec();
             let settings = Settings { dataset: "a \"b\"".to_owned(), protocol, set };
-            let config = settings.config("m", 7, Path::new("out"), 3).unwrap();
+            let config = settings.config(Some("m"), 7, Path::new("out"), 3).unwrap();
             assert_eq!(config.data.dataset.as_deref(), Some("a \"b\""));
             assert_eq!((config.seed, config.threads), (7, Some(3)));
             assert_eq!((config.training.max_epochs, config.early_stopping.patience), (2, 3));
             assert_eq!(config.method.name() == "full", protocol == Protocol::Lexglue);
+            let config = settings.config(None, 7, Path::new("out"), 3).unwrap();
+            assert_eq!((config.method, config.svm.min_df), (MethodName::Svm, 3));
+            assert!(config.svm.drop_last_word && config.data.task == data::Task::MultiLabel);
         }
     }
 }

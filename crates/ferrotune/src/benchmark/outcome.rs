@@ -3,29 +3,27 @@
 use super::Method;
 use crate::metrics::Interval;
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::path::Path;
 
 /// Written by the run, read here.
 pub const REPORT: &str = "report.json";
-/// Where the baseline without a network leaves the same.
-pub const RESULT: &str = "result.json";
 
 /// What one run came to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// Of the best model on the test rows, as is the macro-F1.
     pub micro_f1: Score,
     /// See there.
     pub macro_f1: Score,
-    /// Seconds spent in training steps.
+    /// Seconds spent in training steps, or in the search.
     pub seconds: f64,
     /// The most memory its process held, where the system told.
     pub peak_memory_bytes: Option<u64>,
 }
 
 /// A figure and its 95 % interval by the bootstrap over test rows.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct Score {
     /// The figure.
     pub value: f64,

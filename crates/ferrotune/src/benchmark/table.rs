@@ -9,8 +9,8 @@ const MISSING: &str = "–";
 /// What the intervals are.
 pub const NOTE: &str = "Figures in percent, of the best model on the test rows, \"none\" counting as a \
 label. ±: 95 % interval of the mean over seeds, by Student's t; brackets: with one seed, 95 % interval \
-by the bootstrap over test rows. Published: Chalkidis et al. 2022. Time: in training steps, mean of the \
-runs; memory: the most that one held.";
+by the bootstrap over test rows. Published: Chalkidis et al. 2022, from five seeds. Time: in training \
+steps, of tfidf-svm in its whole search; mean of the runs. Memory: the most that one held.";
 
 /// The names of [`cells`].
 pub const HEAD: [&str; 8] =

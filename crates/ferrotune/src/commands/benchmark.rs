@@ -9,6 +9,7 @@ use crate::benchmark::jobs::Runner;
 use crate::benchmark::outcome::{Outcome as Figures, Row};
 use crate::benchmark::{Job, Method, Settings, finished, known_names, page, table};
 use crate::cli::BenchmarkArguments;
+use crate::config::{environment, variables};
 use crate::failure::{BeforeStart, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::memory::{self, Bytes};
@@ -84,7 +85,10 @@ fn settings(arguments: &BenchmarkArguments) -> Result<Settings> {
         true => std::path::absolute(&arguments.dataset)?.display().to_string(),
         false => arguments.dataset.clone(),
     };
-    Ok(Settings { dataset, protocol: arguments.protocol, set: arguments.set.clone() })
+    let variables = variables(environment()).into_iter();
+    let variables = variables.map(|(key, value)| format!("{key}={value}"));
+    let set = variables.chain(arguments.set.iter().cloned()).collect();
+    Ok(Settings { dataset, protocol: arguments.protocol, set })
 }
 
 fn methods(arguments: &BenchmarkArguments, settings: &Settings) -> Result<Vec<Method>> {
@@ -116,7 +120,8 @@ fn dataset_name(dataset: &str) -> &str {
 
 /// Reads the data once, to refuse before anything is run what no run could use; how many labels it has.
 fn check_data(settings: &Settings, folder: &Path) -> Result<usize> {
-    let mut config = settings.config("none", 0, folder, 1)?;
+    settings.config(None, 0, folder, 1)?;
+    let mut config = settings.config(Some("none"), 0, folder, 1)?;
     let files = split_files(&mut config, &Downloads::default())?;
     let dataset = data::load(&config.data, &files, config.seed)?;
     if dataset.labels.task != data::Task::MultiLabel {
@@ -135,9 +140,9 @@ fn keep(settings: &Settings, folder: &Path) -> Result<()> {
     let path = folder.join(SETTINGS);
     if path.is_file() {
         let kept: Settings = read_json(&path)?;
-        if kept != *settings {
+        if let Some(difference) = kept.difference(settings) {
             bail!(
-                "{} holds runs of {kept:?}, not of {settings:?}: name another folder with --output",
+                "{} holds runs of {difference}: name another folder with --output",
                 folder.display()
             );
         }
@@ -188,7 +193,7 @@ impl<'a> Plan<'a> {
         let jobs = std::mem::take(&mut self.open);
         let mut open: Vec<Job> = Vec::new();
         for job in jobs {
-            match finished(&self.methods[job.method], &job).map_err(|error| format!("{error:#}")) {
+            match finished(&job).map_err(|error| format!("{error:#}")) {
                 Ok(None) => open.push(job),
                 Ok(Some(figures)) => self.know(&job, Ok(figures)),
                 Err(reason) => self.know(&job, Err(reason)),
@@ -198,7 +203,10 @@ impl<'a> Plan<'a> {
             if !open.iter().any(|job| job.method == index) {
                 continue;
             }
-            let Some(name) = self.methods[index].model.clone() else { continue };
+            let Some(name) = self.methods[index].model.clone() else {
+                self.needs = self.needs.max(Bytes(BESIDES));
+                continue;
+            };
             match self.find(&name) {
                 Ok((pinned, needs)) => {
                     self.methods[index].model = Some(pinned);
@@ -230,7 +238,7 @@ impl<'a> Plan<'a> {
     fn find(&self, model: &str) -> Result<(String, Bytes)> {
         let base = Base::find(model, &Downloads::default())?;
         let network = architectures::Config::read(&base.folder)?;
-        let config = self.settings.config(model, 0, Path::new("runs"), 1)?;
+        let config = self.settings.config(Some(model), 0, Path::new("runs"), 1)?;
         let method = trainer::method(&config)?;
         let (trained, frozen) = architectures::parameter_counts(&network, self.labels, &method)?;
         let longest = config.data.max_length.min(network.max_length()) as u32;

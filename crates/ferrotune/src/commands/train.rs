@@ -160,7 +160,9 @@ impl Learner for Network {
 impl Job<Network> {
     fn train(&mut self, recorder: &mut Recorder) -> Result<End> {
         self.announce();
-        self.interrupt.checkpoints_from_now_on();
+        if self.interrupt.requested() {
+            return Ok(End::Interrupted);
+        }
         let steps_per_epoch = self.learner.trainer.steps_per_epoch(&self.learner.train);
         let max_seconds = self.config.max_seconds()?;
         let out_of_time = |trainer: &Trainer| {

@@ -7,7 +7,7 @@
 mod model;
 mod settings;
 
-pub use model::{Model, answers, is_linear, labels, prepared, texts};
+pub use model::{Model, is_linear};
 pub use settings::Settings;
 
 use crate::artifact::{read_json, write_json};
@@ -17,6 +17,7 @@ use crate::evaluation::targets;
 use crate::job::{End, Job, Learner, Tests};
 use crate::metrics::{Classes, Counts, Scores};
 use crate::prepared::Rows;
+use crate::progress::tell;
 use crate::recorder::Recorder;
 use crate::report;
 use crate::results::{Learned, Tested};
@@ -24,7 +25,7 @@ use crate::trainer::selection_value;
 use anyhow::{Context, Result, bail};
 use data::{DataReport, Example};
 use linear::{Candidate, Labels, Loss, Search, Split, search};
-use model::Card;
+use model::{Card, answers, labels, prepared, texts};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -115,10 +116,11 @@ impl Learner for Svm {
         if let Some((_, searched)) = &job.learner.fitted {
             return Ok(End::Finished(format!("fitted already: {}", searched.best())));
         }
-        job.interrupt.checkpoints_from_now_on();
         let started = Instant::now();
         let found = match job.device.run(|| job.search()) {
-            Err(_) if job.interrupt.requested() => return Ok(End::Interrupted),
+            Err(error) if matches!(error.downcast_ref(), Some(linear::Error::Stopped)) => {
+                return Ok(End::Interrupted);
+            }
             found => found?,
         };
         let seconds = started.elapsed().as_secs_f64();
@@ -209,19 +211,19 @@ impl Svm {
 }
 
 impl Job<Svm> {
-    /// Fits every combination.
+    /// Fits every combination, unless someone asks to end.
     fn search(&self) -> Result<Search> {
         let Rows { dataset, classes, .. } = &self.rows;
         let settings = &self.config.svm;
+        let grid = settings.grid();
+        let combinations = grid.c.len() * grid.loss.len() * grid.max_features.len();
+        let rows = dataset.train.len();
+        tell(format_args!("fitting {combinations} combinations of settings to {rows} rows"));
         let (train, validation) = (texts(&dataset.train), texts(&dataset.validation));
         let train = prepared(&train, settings.drop_last_word);
         let validation = prepared(&validation, settings.drop_last_word);
         let truth = labels(&dataset.validation, *classes);
         let score = |truth: &Labels, predicted: &Labels| {
-            if self.interrupt.requested() {
-                // No score: ends the search.
-                return f64::NAN;
-            }
             let mut counts = Counts::none(*classes);
             counts.add(&answers(truth), &answers(predicted));
             selection_value(settings.metric, f64::NAN, &Scores::of(counts, *classes))
@@ -231,8 +233,9 @@ impl Job<Svm> {
             &Split { texts: &validation, labels: &truth },
             &settings.vectorizer(),
             &settings.machines(self.config.seed)?,
-            &settings.grid(),
+            &grid,
             score,
+            &|| self.interrupt.requested(),
         )?)
     }
 }

@@ -132,12 +132,12 @@ impl Model {
 }
 
 /// The texts of rows.
-pub fn texts(examples: &[Example]) -> Vec<&str> {
+pub(super) fn texts(examples: &[Example]) -> Vec<&str> {
     examples.iter().map(|example| example.text.as_str()).collect()
 }
 
 /// Texts as the vectorizer gets them.
-pub fn prepared<T: AsRef<str>>(texts: &[T], drop_last_word: bool) -> Vec<Cow<'_, str>> {
+pub(super) fn prepared<T: AsRef<str>>(texts: &[T], drop_last_word: bool) -> Vec<Cow<'_, str>> {
     let prepare = |text| match drop_last_word {
         true => Cow::Owned(without_last_word(text)),
         false => Cow::Borrowed(text),
@@ -146,7 +146,7 @@ pub fn prepared<T: AsRef<str>>(texts: &[T], drop_last_word: bool) -> Vec<Cow<'_,
 }
 
 /// What rows are labelled with.
-pub fn labels(examples: &[Example], classes: Classes) -> Labels {
+pub(super) fn labels(examples: &[Example], classes: Classes) -> Labels {
     let classes_of_rows = || examples.iter().map(|example| example.labels[0]).collect();
     match classes {
         Classes::Binary | Classes::Multi(_) => {
@@ -162,7 +162,7 @@ pub fn labels(examples: &[Example], classes: Classes) -> Labels {
 }
 
 /// Predictions as figures are computed of them: a class per row, or 0 or 1 for each label.
-pub fn answers(predicted: &Labels) -> Vec<u32> {
+pub(super) fn answers(predicted: &Labels) -> Vec<u32> {
     match predicted {
         Labels::Classes { rows, .. } => rows.iter().map(|&class| class as u32).collect(),
         Labels::MultiLabel(rows) => rows.iter().flatten().map(|&given| u32::from(given)).collect(),
