@@ -1,6 +1,7 @@
 //! BigBird (Zaheer et al. 2020) for sequence classification, as `BigBirdForSequenceClassification`:
 //! BERT's layers, whose attention is full or of blocks, and RoBERTa's head with the network's own
-//! activation. Transformers has BERT's pooler as well and does not read it: its tensors are kept.
+//! activation. Transformers has BERT's pooler as well and does not read it: its tensors are kept, and may be
+//! missing in a base.
 //!
 //! The results are those of Transformers for each sequence in a batch of its own. There as here a
 //! sequence too short to be cut into blocks gets full attention (there all later batches get it as

@@ -58,6 +58,8 @@ pub(crate) struct Builder<'a, B: Backend> {
     pub(crate) parameters: Parameters<B>,
     /// Tensors that the checkpoint lacks.
     pub(crate) newly_initialised: Vec<String>,
+    /// Names of tensors that no result depends on.
+    pub(crate) unread: Vec<String>,
     /// Names of all linear layers.
     pub(crate) linears: Vec<String>,
     /// Weights [out, in] that are frozen and packed, and so may be kept in few bits.
@@ -86,6 +88,7 @@ impl<'a, B: Backend> Builder<'a, B> {
             pooling: Pooling::First,
             parameters: Parameters::default(),
             newly_initialised: Vec::new(),
+            unread: Vec::new(),
             linears: Vec::new(),
             packed: HashMap::new(),
             frozen: 0,
@@ -191,6 +194,7 @@ impl<'a, B: Backend> Builder<'a, B> {
     /// A layer of the encoder whose result nobody reads: its tensors are there to be saved, as those of
     /// an adapter are where the method asks for one, as in PEFT.
     pub(crate) fn unread_linear(&mut self, layer: HeadLinear<'_>) -> Result<(), Error> {
+        self.unread.extend(["weight", "bias"].map(|part| format!("{}.{part}", layer.name)));
         if self.trains_encoder {
             return self.head_linear(layer).map(drop);
         }

@@ -24,6 +24,8 @@ pub struct SequenceClassifier<B: Backend> {
     pub parameters: Parameters<B>,
     /// Names of tensors that the checkpoint lacked.
     pub newly_initialised: Vec<String>,
+    /// Names of tensors that no result depends on, and that Transformers' class has all the same.
+    pub unread: Vec<String>,
     /// How many numbers are frozen.
     pub frozen: usize,
     /// Whether forward keeps a layer's input only, and backward computes the rest again.
@@ -98,12 +100,13 @@ impl<B: Backend> SequenceClassifier<B> {
                 return Err(Error::Lora { key: "target_modules", value, limit });
             }
         }
-        let Builder { parameters, newly_initialised, frozen, .. } = builder;
+        let Builder { parameters, newly_initialised, unread, frozen, .. } = builder;
         Ok(SequenceClassifier {
             config,
             labels,
             parameters,
             newly_initialised,
+            unread,
             frozen,
             gradient_checkpointing: false,
             encoder,

@@ -4,10 +4,12 @@
 //! stand for, since that is what was trained on (QLoRA). With LLM.int8() what they are multiplied by was
 //! rounded as well, and that is not to be had in a checkpoint.
 //!
+//! What nothing reads (BigBird's pooler) may be missing in the base, and is zero then.
+//!
 //! One tensor at a time is in memory. Refused is an adapter that does not fit its base.
 
 use crate::backend::Backend;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, StoredWeight};
 use crate::classifier::SequenceClassifier;
 use crate::config::Config;
 use crate::cpu::{Cpu, CpuWeight};
@@ -39,6 +41,8 @@ pub struct Merged {
     backend: Cpu,
     /// Every tensor's name and shape, in the order of the network.
     tensors: Vec<(String, Vec<usize>)>,
+    /// Names of those that no result depends on.
+    unread: Vec<String>,
 }
 
 /// Adapters, and the head trained with them.
@@ -68,12 +72,17 @@ impl Merged {
             Quantization::None => HashMap::new(),
             _ => packed_matrices(&config, &Checkpoint::blank())?,
         };
+        // Those that full fine-tuning would train, on a network without numbers.
+        let (meta, blank) = (Meta::default(), Checkpoint::blank());
+        let all =
+            SequenceClassifier::build(&meta, config.clone(), &blank, labels, &Method::Full, 0)?;
         Ok(Merged {
             base: Checkpoint::open(base.unwrap_or(folder))?,
             adapter,
             quantized,
             backend: Cpu::new(isa, Precision::F32, quantization),
-            tensors: tensors(&config, labels)?,
+            tensors: all.parameters.iter().map(|p| (p.name.clone(), p.shape.clone())).collect(),
+            unread: all.unread,
             config,
             labels,
         })
@@ -94,7 +103,12 @@ impl Merged {
         {
             return Ok(head);
         }
-        let stored = self.base.get_weight(self.config.family.root, name, shape)?;
+        let stored = match self.base.get_weight(self.config.family.root, name, shape) {
+            Err(Error::MissingTensor { .. }) if self.unread.iter().any(|unread| unread == name) => {
+                StoredWeight::Dense(vec![0.0; shape.iter().product()])
+            }
+            stored => stored?,
+        };
         let mut weight = match self.quantized.get(name) {
             Some(&[out, input]) => match self.backend.pack(stored, out, input) {
                 CpuWeight::Quantized(matrix) => matrix.to_dense(),
@@ -163,11 +177,4 @@ impl Adapter {
         gemm_unpacked(isa, Precision::F32, b, a, weight, epilogue, scratch);
         Ok(())
     }
-}
-
-/// Names and shapes of all tensors of the network: those that full fine-tuning would train.
-fn tensors(config: &Config, labels: usize) -> Result<Vec<(String, Vec<usize>)>, Error> {
-    let (meta, config, blank) = (Meta::default(), config.clone(), Checkpoint::blank());
-    let model = SequenceClassifier::build(&meta, config, &blank, labels, &Method::Full, 0)?;
-    Ok(model.parameters.iter().map(|p| (p.name.clone(), p.shape.clone())).collect())
 }

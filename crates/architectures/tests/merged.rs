@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use architectures::{
-    Batch, Checkpoint, Config, Cpu, Isa, Merged, Method, Precision, Quantization,
-    SequenceClassifier, TensorFile, peft,
+    Batch, Checkpoint, Config, Cpu, Isa, Merged, Method, NamedTensor, Precision, Quantization,
+    SequenceClassifier, TensorFile, peft, write_tensors,
 };
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -34,9 +34,13 @@ impl Adapter {
     }
 
     fn merged(&self, quantization: Quantization) -> Merged {
-        let (config, isa) = (Config::read(&self.base()).unwrap(), Isa::detect().unwrap());
-        let (folder, base) = (self.folder(), self.base());
-        Merged::open(config, &folder, Some(&base), self.num_labels, quantization, isa).unwrap()
+        self.merged_onto(&self.base(), quantization)
+    }
+
+    fn merged_onto(&self, base: &Path, quantization: Quantization) -> Merged {
+        let (config, isa) = (Config::read(base).unwrap(), Isa::detect().unwrap());
+        let folder = self.folder();
+        Merged::open(config, &folder, Some(base), self.num_labels, quantization, isa).unwrap()
     }
 
     fn logits(&self, backend: &Cpu, model: &SequenceClassifier<Cpu>) -> Vec<f32> {
@@ -133,6 +137,35 @@ fn names_and_shapes_are_those_of_transformers() {
         compared += 1;
     }
     assert!(compared >= 6, "{compared}");
+}
+
+/// Transformers' BigBird classifier has a pooler that nothing reads, and publishers leave it out.
+#[test]
+fn what_nobody_reads_may_be_missing_in_the_base_and_is_zero() {
+    for case in Adapter::all().into_iter().filter(|case| case.family.starts_with("big_bird")) {
+        let base = tempfile::tempdir().unwrap();
+        let whole = TensorFile::open(&case.base().join("model.safetensors")).unwrap();
+        let names = whole.names().unwrap();
+        let kept = names.iter().filter(|name| !name.contains("pooler")).map(|name| {
+            let (shape, data) = whole.tensor(name).unwrap().unwrap();
+            NamedTensor::new(name.clone(), shape, move || data.clone())
+        });
+        let kept: Vec<NamedTensor> = kept.collect();
+        assert_eq!(kept.len() + 2, names.len());
+        write_tensors(&base.path().join("model.safetensors"), kept).unwrap();
+        let config = std::fs::read(case.base().join("config.json")).unwrap();
+        durable::write(&base.path().join("config.json"), &config).unwrap();
+
+        let merged = case.merged_onto(base.path(), Quantization::None);
+        assert_eq!(merged.tensors(), case.merged(Quantization::None).tensors());
+        let mut tensors = merged.tensors().iter();
+        let (name, shape) = tensors.find(|(name, _)| name == "bert.pooler.bias").unwrap();
+        assert!(merged.tensor(name, shape).unwrap().iter().all(|&x| x == 0.0));
+        let file =
+            TensorFile::open(&fixtures().join(format!("{}.safetensors", case.name))).unwrap();
+        let expected = file.tensor("logits").unwrap().unwrap().1;
+        assert_close(&case.name, &case.written_logits(&merged), &expected, 1e-4);
+    }
 }
 
 #[test]
