@@ -35,6 +35,10 @@ pub(super) struct Integers<'a> {
     pub(super) codes: &'a Codes,
     pub(super) weight: &'a Int8Matrix,
     /// Of the low-rank product.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "only x86-64 has products of bf16 pairs")
+    )]
     pub(super) precision: Precision,
 }
 
