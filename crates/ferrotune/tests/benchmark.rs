@@ -123,7 +123,7 @@ fn methods_are_compared_and_nothing_is_run_twice() {
     let search: Value = serde_json::from_slice(&search).expect("JSON");
     assert_eq!(search["candidates"].as_array().map(Vec::len), Some(18));
     let of_svm = csv.lines().find(|line| line.starts_with("\"tfidf-svm\",1,")).expect("a line");
-    let memory: u64 = of_svm.split(',').nth(7).expect("memory").parse().expect("bytes");
+    let memory: u64 = of_svm.split(',').nth(11).expect("memory").parse().expect("bytes");
     assert!(memory > 1 << 20, "{of_svm}");
 
     let again = scene.run(&arguments(&methods));

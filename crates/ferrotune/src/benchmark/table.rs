@@ -1,6 +1,6 @@
 //! The benchmark's table: on the terminal, as Markdown and as CSV. Figures in percent.
 
-use super::outcome::{Row, Summary};
+use super::outcome::{Row, Score, Summary};
 use crate::memory::Bytes;
 use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use std::fmt::Write as _;
@@ -86,12 +86,15 @@ pub fn markdown(title: &str, rows: &[Row]) -> String {
     text
 }
 
-/// As CSV, one line per run and its figures as they are, so that others can sum them up.
+/// As CSV, one line per run and its figures as they are, so that others can sum them up; `low` and
+/// `high` are the run's interval by the bootstrap over test rows.
 pub fn csv(rows: &[Row]) -> String {
     let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
-    let mut text = "method,seed,micro_f1,macro_f1,published_micro_f1,published_macro_f1,\
-                    training_seconds,peak_memory_bytes,problem\n"
+    let mut text = "method,seed,micro_f1,micro_f1_low,micro_f1_high,macro_f1,macro_f1_low,\
+                    macro_f1_high,published_micro_f1,published_macro_f1,training_seconds,\
+                    peak_memory_bytes,problem\n"
         .to_owned();
+    let figures = |Score { value, interval: (low, high) }: Score| format!("{value},{low},{high}");
     for row in rows {
         let published = row.method.published.map(|both| both.map(|percent| percent / 100.0));
         let published =
@@ -103,13 +106,13 @@ pub fn csv(rows: &[Row]) -> String {
                 Ok(o) => writeln!(
                     text,
                     "{name},{seed},{},{},{micro},{macro_},{:.3},{},",
-                    o.micro_f1.value,
-                    o.macro_f1.value,
+                    figures(o.micro_f1),
+                    figures(o.macro_f1),
                     o.seconds,
                     o.peak_memory_bytes.map_or(String::new(), |bytes| bytes.to_string())
                 ),
                 Err(reason) => {
-                    writeln!(text, "{name},{seed},,,{micro},{macro_},,,{}", quoted(reason))
+                    writeln!(text, "{name},{seed},,,,,,,{micro},{macro_},,,{}", quoted(reason))
                 }
             };
         }
@@ -120,12 +123,12 @@ pub fn csv(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::Method;
-    use super::super::outcome::{Outcome, Score};
+    use super::super::outcome::Outcome;
     use super::*;
 
     fn outcome(micro: f64) -> Outcome {
-        let score = |value: f64| Score { value, interval: (value - 0.011, value + 0.012) };
-        let (micro_f1, macro_f1) = (score(micro), score(0.8));
+        let score = |value, low, high| Score { value, interval: (low, high) };
+        let (micro_f1, macro_f1) = (score(micro, 0.939, 0.962), score(0.8, 0.789, 0.812));
         Outcome { micro_f1, macro_f1, seconds: 75.0, peak_memory_bytes: Some(3 << 29) }
     }
 
@@ -154,10 +157,10 @@ mod tests {
         }
         let text = csv(&rows);
         assert!(
-            text.contains("\"bert-base\",1,0.95,0.8,0.956,0.813,75.000,1610612736,\n"),
+            text.contains("\"bert-base\",1,0.95,0.939,0.962,0.8,0.789,0.812,0.956,0.813,75.000,"),
             "{text}"
         );
-        assert!(text.contains("\"bigbird\",2,,,0.957,0.813,,,\"no \"\"hub\"\"\"\n"), "{text}");
+        assert!(text.contains("\"bigbird\",2,,,,,,,0.957,0.813,,,\"no \"\"hub\"\"\"\n"), "{text}");
         assert_eq!(text.lines().count(), 6);
         assert!(terminal(&rows).contains("95.5 ± 6.4"));
     }
