@@ -29,6 +29,12 @@ fn a_finished_run_is_copied_and_not_sent_twice() {
     let again = scene.run(&["upload", &run]);
     assert_eq!(again.code, Some(0), "{}", again.stderr);
     assert!(again.stderr.contains("uploaded: 0 files"), "{}", again.stderr);
+    scene.file(&format!("{place}/manifest.json"), "{");
+    let mended = scene.run(&["upload", &run]);
+    let warning = format!("warning: archive/{name}/manifest.json is damaged");
+    assert!(mended.stderr.contains(&warning), "{}", mended.stderr);
+    let written = scene.read(&format!("{place}/manifest.json"));
+    assert_eq!(serde_json::from_slice::<Value>(&written).expect("JSON"), manifest);
     let other = scene.run(&["upload", &run, "--to", "elsewhere"]);
     assert!(other.stderr.contains(&format!("uploaded: {} files", files.len())), "{}", other.stderr);
 }

@@ -5,7 +5,8 @@
 //! [checked](Store::check) before there is anything to send. [`Store::upload`] sends the files of one
 //! [`Collection`] side by side, large ones in parts, retrying what can be retried; what is there
 //! already with the same hash is not sent again; and it ends by writing the manifest, so that whoever
-//! finds a manifest finds all it lists.
+//! finds a manifest finds all it lists. A manifest that lists other content, or is damaged, is removed
+//! before the first file is replaced.
 //!
 //! Refused: names that would leave the collection's place, symbolic links, secrets in locations. No
 //! message holds a secret.
@@ -38,4 +39,4 @@ mod upload;
 pub use collection::{Collection, Entry};
 pub use error::{Error, Result};
 pub use location::Store;
-pub use upload::{MANIFEST, Manifest, Progress, Uploaded};
+pub use upload::{Listed, MANIFEST, Manifest, News, Uploaded};

@@ -44,13 +44,23 @@ pub struct Listed {
     pub sha256: String,
 }
 
-/// How far an upload is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes that are in the store.
-    pub done: u64,
-    /// Bytes of the collection.
-    pub total: u64,
+/// What an upload tells while it goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// How far it is.
+    Progress {
+        /// Bytes that are in the store.
+        done: u64,
+        /// Bytes of the collection.
+        total: u64,
+    },
+    /// The manifest that was there is none, and was removed before anything else.
+    DamagedManifest {
+        /// Where it was.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 /// What an upload did.
@@ -67,7 +77,7 @@ pub struct Uploaded {
 }
 
 impl Store {
-    /// Sends what of `collection` the store does not have yet, under the collection's name. `progress`
+    /// Sends what of `collection` the store does not have yet, under the collection's name. `tell`
     /// is called several times a second; where it answers `false`, the upload stops.
     ///
     /// # Errors
@@ -76,7 +86,7 @@ impl Store {
     pub fn upload(
         &self,
         collection: &Collection,
-        mut progress: impl FnMut(Progress) -> bool,
+        mut tell: impl FnMut(News) -> bool,
     ) -> Result<Uploaded> {
         let store = self.patient()?;
         let manifest = manifest(collection)?;
@@ -88,22 +98,28 @@ impl Store {
             done: Cell::new(0),
             sent: Cell::new(0),
             listed: RefCell::default(),
+            damaged: Cell::default(),
         };
-        self.runtime.block_on(async {
+        let mut tell = || {
+            let goes_on = sending.damaged.take().is_none_or(&mut tell);
+            tell(News::Progress { done: sending.done.get(), total }) && goes_on
+        };
+        let ended = self.runtime.block_on(async {
             let work = sending.send(collection, &manifest);
             tokio::pin!(work);
             loop {
                 tokio::select! {
                     ended = &mut work => break ended,
                     () = tokio::time::sleep(Duration::from_millis(100)) => {
-                        if !progress(Progress { done: sending.done.get(), total }) {
+                        if !tell() {
                             break Err(Error::Stopped);
                         }
                     }
                 }
             }
-        })?;
-        progress(Progress { done: total, total });
+        });
+        tell();
+        ended?;
         let sent = sending.sent.get();
         let present = manifest.files.len() - sent;
         Ok(Uploaded { location: sending.location, sent, present, bytes: total })
@@ -145,16 +161,27 @@ struct Sending<'a> {
     sent: Cell<usize>,
     /// What the store's manifest lists.
     listed: RefCell<Manifest>,
+    /// What nobody was told yet of one that is none.
+    damaged: Cell<Option<News>>,
 }
 
 impl Sending<'_> {
     async fn send(&self, collection: &Collection, manifest: &Manifest) -> Result<()> {
         let place = self.place.clone().join(MANIFEST);
-        *self.listed.borrow_mut() = self.there(&place).await?;
-        if *self.listed.borrow() == *manifest {
+        match self.there(&place).await? {
             // Everything may be there; a file that is gone is found missing and sent again.
-        } else if !self.listed.borrow().files.is_empty() {
-            self.answer("remove", MANIFEST, self.store.delete(&place).await)?;
+            Some(Ok(listed)) if listed == *manifest => *self.listed.borrow_mut() = listed,
+            Some(found) => {
+                self.answer("remove", MANIFEST, self.store.delete(&place).await)?;
+                match found {
+                    Ok(listed) => *self.listed.borrow_mut() = listed,
+                    Err(error) => self.damaged.set(Some(News::DamagedManifest {
+                        place: format!("{}/{MANIFEST}", self.location),
+                        reason: error.to_string(),
+                    })),
+                }
+            }
+            None => {}
         }
         stream::iter(&collection.entries)
             .map(Ok)
@@ -165,15 +192,15 @@ impl Sending<'_> {
         self.answer("write", MANIFEST, put)
     }
 
-    /// The manifest that is there; an empty one where there is none, or none that can be read.
-    async fn there(&self, place: &Path) -> Result<Manifest> {
+    /// The manifest that is there, or what is wrong with it.
+    async fn there(&self, place: &Path) -> Result<Option<serde_json::Result<Manifest>>> {
         let bytes = match self.store.get(place).await {
             Ok(found) => found.bytes().await,
-            Err(object_store::Error::NotFound { .. }) => return Ok(Manifest::default()),
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => Err(error),
         };
         let bytes = self.answer("read", MANIFEST, bytes)?;
-        Ok(serde_json::from_slice(&bytes).unwrap_or_default())
+        Ok(Some(serde_json::from_slice(&bytes)))
     }
 
     /// Sends one file, unless it is there.

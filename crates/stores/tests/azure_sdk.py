@@ -3,6 +3,7 @@
     azure_sdk.py CONNECTION create CONTAINER
     azure_sdk.py CONNECTION list CONTAINER     -> {"name": {"bytes", "sha256", "metadata", "type"}}
     azure_sdk.py CONNECTION read CONTAINER NAME     -> the content
+    azure_sdk.py CONNECTION write CONTAINER NAME TEXT
     azure_sdk.py CONNECTION delete CONTAINER NAME
     azure_sdk.py CONNECTION sas CONTAINER MINUTES   -> a connection string; negative: expired
 """
@@ -23,6 +24,8 @@ service = BlobServiceClient.from_connection_string(connection)
 client = service.get_container_client(container)
 if verb == "create":
     client.create_container()
+elif verb == "write":
+    client.upload_blob(*rest)
 elif verb == "delete":
     client.delete_blob(rest[0])
 elif verb == "read":

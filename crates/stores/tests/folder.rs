@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fs;
-use stores::{Collection, MANIFEST, Manifest, Store};
+use stores::{Collection, MANIFEST, Manifest, News, Store};
 
 #[test]
 fn a_folder_is_a_store_too() -> Result<(), Box<dyn Error>> {
@@ -28,6 +28,21 @@ fn a_folder_is_a_store_too() -> Result<(), Box<dyn Error>> {
     durable::write(&run.join("report.md"), b"# Report 2\n")?;
     assert_eq!(store.upload(&collection, |_| true)?.sent, 1);
     assert_eq!(fs::read(place.join("report.md"))?, b"# Report 2\n");
+
+    for damaged in ["", "{}", "{\"files\": {\"report.md\": {\"bytes\": 9"] {
+        durable::write(&place.join(MANIFEST), damaged.as_bytes())?;
+        let mut told = Vec::new();
+        let again = store.upload(&collection, |news| {
+            told.push(news);
+            true
+        })?;
+        let expected = format!("{}/otter/{MANIFEST}", archive.display());
+        let News::DamagedManifest { place: named, .. } = &told[0] else { panic!("{told:?}") };
+        assert_eq!(named, &expected);
+        assert_eq!(again.sent, 2, "a folder keeps hashes in the manifest alone");
+        let manifest: Manifest = serde_json::from_slice(&fs::read(place.join(MANIFEST))?)?;
+        assert_eq!(manifest.files.len(), 2);
+    }
     Ok(())
 }
 

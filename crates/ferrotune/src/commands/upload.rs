@@ -8,7 +8,7 @@ use crate::progress::{bar, tell};
 use crate::run_folder::RunFolder;
 use anyhow::{Context, Result};
 use std::path::Path;
-use stores::{Collection, Store};
+use stores::{Collection, News, Store};
 
 /// What of a run folder is kept elsewhere: all but what only `--resume` needs, and `run.json`, which
 /// tells how the run ended and so ends after the upload.
@@ -59,9 +59,18 @@ pub fn upload(store: &Store, folder: &Path, interrupt: &Interrupt) -> Result<()>
     let name = folder.file_name().and_then(|name| name.to_str()).context("a run has a name")?;
     let collection = Collection::new(name, folder, &PARTS)?;
     let bar = bar(0, "uploading {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}");
-    let uploaded = store.upload(&collection, |progress| {
-        bar.set_length(progress.total);
-        bar.set_position(progress.done);
+    let uploaded = store.upload(&collection, |news| {
+        match news {
+            News::Progress { done, total } => {
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+            News::DamagedManifest { place, reason } => bar.suspend(|| {
+                tell(format_args!(
+                    "warning: {place} is damaged ({reason}): removed, and written anew"
+                ));
+            }),
+        }
         !interrupt.requested()
     });
     bar.finish_and_clear();

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use stores::{Collection, MANIFEST, Manifest, Store};
+use stores::{Collection, MANIFEST, Manifest, News, Store};
 
 type Tested = Result<(), Box<dyn Error>>;
 
@@ -71,15 +71,15 @@ fn everything_arrives_once_and_the_manifest_last() -> Tested {
     assert!(azurite.blobs(&container).is_empty(), "a check leaves nothing");
 
     let mut last = None;
-    let uploaded = store.upload(&collection(folder.path())?, |progress| {
-        last = Some(progress);
+    let uploaded = store.upload(&collection(folder.path())?, |news| {
+        last = Some(news);
         true
     })?;
     assert_eq!((uploaded.sent, uploaded.present), (4, 0));
     assert_eq!(uploaded.location, format!("{location}/steady-otter"));
-    assert!(
-        last.is_some_and(|progress| progress.done == progress.total && progress.total > 11_000_000)
-    );
+    let whole = uploaded.bytes;
+    assert!(whole > 11_000_000);
+    assert_eq!(last, Some(News::Progress { done: whole, total: whole }));
     let prefix = "team/runs/steady-otter/";
     assert_whole(&azurite, &container, prefix)?;
     let blobs = azurite.blobs(&container);
@@ -109,8 +109,10 @@ fn a_stopped_upload_shows_nothing_half_and_goes_on_where_it_was() -> Tested {
     };
     let proxy = Proxy::start(azurite.port, rule);
     let store = open(&format!("azure://{container}"), &azurite.connection(proxy.port))?;
-    let stopped =
-        store.upload(&collection(folder.path())?, |progress| progress.done < progress.total);
+    let stopped = store.upload(
+        &collection(folder.path())?,
+        |news| !matches!(news, News::Progress { done, total } if done == total),
+    );
     assert!(matches!(stopped, Err(stores::Error::Stopped)), "{stopped:?}");
     let blobs = azurite.blobs(&container);
     assert!(blobs.keys().all(|name| !name.ends_with(MANIFEST) && !name.ends_with("safetensors")));
@@ -193,6 +195,33 @@ fn a_manifest_goes_before_what_it_lists_is_replaced() -> Tested {
     store.upload(&collection(folder.path())?, |_| true).expect_err("report.md is refused");
     assert!(!azurite.blobs(&container).contains_key(&format!("steady-otter/{MANIFEST}")));
     Ok(())
+}
+
+#[test]
+fn a_damaged_manifest_is_told_and_goes_before_files_are_replaced() -> Tested {
+    let Some(azurite) = Azurite::start() else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    durable::write(&folder.path().join("report.md"), b"# Report\n")?;
+    let container = azurite.container();
+    let (location, place) = (format!("azure://{container}"), format!("steady-otter/{MANIFEST}"));
+    azurite.sdk(&["write", &container, &place, "{\"files\": {\"report.md\": {\"bytes\": 9"]);
+    let rule = Rule { target: "report.md", at: 1..99, trouble: Trouble::Status(403) };
+    let proxy = Proxy::start(azurite.port, rule);
+    let mut told = Vec::new();
+    let mut tell = |news| {
+        if let News::DamagedManifest { place, .. } = news {
+            told.push(place);
+        }
+        true
+    };
+    let store = open(&location, &azurite.connection(proxy.port))?;
+    store.upload(&collection(folder.path())?, &mut tell).expect_err("report.md is refused");
+    assert!(azurite.blobs(&container).is_empty());
+
+    let store = open(&location, &azurite.connection(azurite.port))?;
+    store.upload(&collection(folder.path())?, &mut tell)?;
+    assert_eq!(told, [format!("{location}/{place}")]);
+    assert_whole(&azurite, &container, "steady-otter/")
 }
 
 #[test]
