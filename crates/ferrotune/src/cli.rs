@@ -22,8 +22,9 @@ model cannot be used); 130 interrupted, with a checkpoint.
 
 Environment: FERROTUNE__SECTION__KEY sets a configuration key; FERROTUNE_ISA forces an instruction
 set (scalar, neon, avx2, avx512, avx512vnni, avx512bf16); HF_HOME, HF_TOKEN, HF_ENDPOINT,
-HF_HUB_OFFLINE and PIP_INDEX_URL as usual; MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME and what else
-MLflow's client reads to reach a server; RUST_LOG=debug tells more.
+HF_HUB_OFFLINE and PIP_INDEX_URL as usual; MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, MLFLOW_RUN_ID
+and what else MLflow's client reads to reach a server; AZURE_CLIENT_SECRET and what else Azure's SDKs read
+to sign in; RUST_LOG=debug tells more.
 
 Examples:
   ferrotune train --config examples/quickstart.toml
@@ -95,7 +96,8 @@ pub struct TrainArguments {
     /// AdamW's learning rate.
     #[arg(long, value_name = "LR")]
     pub learning_rate: Option<f64>,
-    /// Also track the run here: http(s)://… is an MLflow server, file:FOLDER MLflow's file store.
+    /// Also track the run here: http(s)://… is an MLflow server, azureml (of config.json) or azureml://…
+    /// an Azure ML workspace, file:FOLDER MLflow's file store.
     #[arg(long, value_name = "URI")]
     pub tracking_uri: Option<String>,
     /// Train on this many rows only, balanced over the classes.

@@ -87,11 +87,23 @@ fn hint(error: &Error) -> Option<&'static str> {
     }
     for cause in error.chain() {
         match cause.downcast_ref() {
+            Some(tracking::Error::Refused { status: 401 | 403, url, .. }) if is_of_azure(url) => {
+                return Some(
+                    "the identity needs a role in the workspace, such as AzureML Data Scientist; which one \
+                     it is, RUST_LOG=debug tells",
+                );
+            }
             Some(tracking::Error::Refused { status: 401, .. }) => {
                 return Some(
                     "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or \
                      MLFLOW_TRACKING_TOKEN, or keep them in ~/.mlflow/credentials; \
                      --tracking-uri '' trains without the server",
+                );
+            }
+            Some(tracking::Error::NoToken { .. } | tracking::Error::TokenRefused { .. }) => {
+                return Some(
+                    "run `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET; on \
+                     Azure's machines a managed identity needs a role in the workspace",
                 );
             }
             Some(tracking::Error::Differs { .. }) => {
@@ -109,4 +121,9 @@ fn hint(error: &Error) -> Option<&'static str> {
     }
     is("is not a run folder")
         .then_some("a run folder is what `ferrotune train` prints at its start")
+}
+
+/// Whether an address is of Azure's resource manager, or of a workspace's services.
+fn is_of_azure(url: &str) -> bool {
+    url.contains("/providers/Microsoft.MachineLearningServices/workspaces/")
 }

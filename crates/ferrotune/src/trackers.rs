@@ -2,14 +2,16 @@
 //! MLflow's environment variables for what it leaves open.
 //!
 //! `tracking.uri` goes before `MLFLOW_TRACKING_URI`; `tracking.experiment_name` before
-//! `MLFLOW_EXPERIMENT_ID` before `MLFLOW_EXPERIMENT_NAME`. An empty `tracking.uri` switches tracking
-//! off. How a server is reached, and with which credentials, is in the environment alone.
+//! `MLFLOW_EXPERIMENT_ID` before `MLFLOW_EXPERIMENT_NAME`; a run that `MLFLOW_RUN_ID` names before all
+//! of them. An empty `tracking.uri` switches tracking off. How a server is reached, and with which
+//! credentials, is in the environment alone.
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
+use tracking::azure::{self, Management, Workspace};
 use tracking::{
     Connection, Environment, FileStore, Placement, Run, RunRecord, Server, SystemMetrics,
 };
@@ -18,7 +20,8 @@ use tracking::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrackingConfig {
-    /// `http://…` or `https://…`: an MLflow server; `file:FOLDER`: MLflow's file store.
+    /// `http://…` or `https://…`: an MLflow server; `azureml://…`, or `azureml` for that of a
+    /// `config.json`: a workspace of Azure ML; `file:FOLDER`: MLflow's file store.
     pub uri: Option<Uri>,
     /// MLflow experiment; `Default` by default.
     pub experiment_name: Option<String>,
@@ -54,7 +57,8 @@ pub struct Uri(String);
 
 impl Uri {
     fn shown(&self) -> String {
-        match tracking::is_server(&self.0).then(|| Connection::new(&self.0)) {
+        let is_server = tracking::is_server(&self.0) && !self.0.starts_with("azureml:");
+        match is_server.then(|| Connection::new(&self.0)) {
             Some(Ok(connection)) => connection.to_string(),
             _ => tracking::without_user(&self.0),
         }
@@ -130,10 +134,10 @@ impl TrackingConfig {
     }
 
     /// Takes from the environment what the configuration leaves open, so that a copy of it tells
-    /// all but the secrets.
+    /// all but the secrets. A workspace named by its `config.json` is asked for its address.
     ///
     /// # Errors
-    /// `MLFLOW_TRACKING_URI` names neither a server nor a folder.
+    /// `MLFLOW_TRACKING_URI` names neither a server nor a folder; the workspace cannot be found.
     pub fn complete(&mut self, environment: &Environment) -> Result<()> {
         if self.uri.is_none()
             && let Some(uri) = environment.tracking_uri()
@@ -141,10 +145,18 @@ impl TrackingConfig {
             tracking::check_uri(uri).context("MLFLOW_TRACKING_URI cannot be used")?;
             self.uri = Some(Uri(uri.to_owned()));
         }
+        if let Some(Uri(uri)) = self.uri.as_ref().filter(|uri| azure::is_reference(&uri.0)) {
+            let workspace = Workspace::find(uri)?;
+            let found = Management::new(&workspace, environment).and_then(|m| m.tracking_uri());
+            let found = found.with_context(|| {
+                format!("cannot find the tracking address of the workspace {workspace}")
+            })?;
+            self.uri = Some(Uri(found));
+        }
         if self.log_system_metrics.is_none() {
             self.log_system_metrics = Some(SystemMetrics::wanted(environment)?);
         }
-        let placement = Placement::from_environment(self.experiment_name.as_deref(), environment)?;
+        let placement = Placement::experiment(self.experiment_name.as_deref(), environment)?;
         if let Placement::ExperimentName(name) = placement {
             self.experiment_name = Some(name);
         }
@@ -167,12 +179,22 @@ impl TrackingConfig {
             Ok(tracking::is_server(theirs)
                 && Connection::new(theirs)?.to_string() == Connection::new(uri)?.to_string())
         };
-        let uri = match environment.tracking_uri() {
-            Some(theirs) if !uri.contains('@') && same(&theirs)? => theirs,
+        let theirs = environment.tracking_uri();
+        let of_environment = match &theirs {
+            Some(theirs) if azure::is_reference(theirs) => Some(uri.starts_with("azureml:")),
+            theirs => theirs.as_ref().map(same).transpose()?,
+        };
+        let uri = match theirs.filter(|theirs| tracking::is_server(theirs)) {
+            Some(theirs) if !uri.contains('@') && of_environment == Some(true) => theirs,
             _ => uri,
         };
         let connection = Connection::from_environment(uri, environment)?;
-        let placement = Placement::from_environment(self.experiment_name.as_deref(), environment)?;
+        let name = self.experiment_name.as_deref();
+        let placement = match of_environment {
+            // A run that the environment names is one of the environment's server.
+            Some(false) => Placement::experiment(name, environment)?,
+            _ => Placement::from_environment(name, environment)?,
+        };
         let connection = Box::new(connection);
         Ok(Some(Place::Server { connection, placement, patience: self.patience()? }))
     }
@@ -290,6 +312,15 @@ mod tests {
         config.uri = Some(Uri("file:mlruns".to_owned()));
         assert!(matches!(config.place(&environment), Ok(Some(Place::Folder(_)))));
         assert_eq!(config.experiment(), "mine");
+
+        let uri = "azureml://h.api.azureml.ms/mlflow/v1.0/subscriptions/s/workspaces/w";
+        let job = [("MLFLOW_TRACKING_URI", uri), ("MLFLOW_RUN_ID", "the-job")];
+        let mut config = TrackingConfig::default();
+        config.complete(&job.into_iter().collect()).expect("settings");
+        assert_eq!(config.uri, Some(Uri(uri.to_owned())), "as it is named");
+        assert!(server(&config, &job).contains(" the-job "));
+        config.uri = Some(Uri("http://ours:5000".to_owned()));
+        assert!(server(&config, &job).contains("http://ours:5000 Default "));
 
         let sqlite = [("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")].into_iter().collect();
         let error = TrackingConfig::default().complete(&sqlite).expect_err("no server, no folder");

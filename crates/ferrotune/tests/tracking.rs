@@ -7,7 +7,7 @@ mod common;
 #[path = "../../tracking/tests/server/real.rs"]
 mod real;
 
-use common::{Answer, Scene, answer};
+use common::{Answer, Scene, answer, assert_nowhere};
 use real::{Server, Version};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,20 +89,6 @@ fn from_hex(text: &str) -> f64 {
     let places = digits.len().saturating_sub(2) * 4;
     let exponent: i32 = exponent.parse().expect("a number");
     sign * whole as f64 * 2f64.powi(exponent - places as i32)
-}
-
-/// No file below a folder holds the text.
-fn assert_nowhere(secret: &str, folder: &Path) {
-    for entry in std::fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            assert_nowhere(secret, &path);
-        } else {
-            let bytes = std::fs::read(&path).expect("a file");
-            let found = bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
-            assert!(!found, "{} holds the password", path.display());
-        }
-    }
 }
 
 fn train(scene: &Scene, uri: &str, settings: &[&str]) -> Answer {

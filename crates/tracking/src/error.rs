@@ -133,8 +133,8 @@ pub enum Error {
         /// Whether the request may have been carried out all the same.
         sent: bool,
     },
-    /// An answer that is none of MLflow's: HTML, half an answer, a redirect.
-    #[error("{url} does not answer as an MLflow server does: {reason}")]
+    /// An answer that is none of MLflow's, or Azure's: HTML, half an answer, a redirect.
+    #[error("{url} does not answer as its API should: {reason}")]
     NotMlflow {
         /// The address, without credentials.
         url: String,
@@ -155,10 +155,24 @@ pub enum Error {
         /// How long the server asks to wait before the next try.
         retry_after: Option<std::time::Duration>,
     },
-    /// An experiment that someone deleted on the server.
+    /// No identity on this machine that Azure gives access tokens to.
+    #[error("no access token for Azure{}", tried.iter().map(|(by, why)| format!("; {by}: {why}")).collect::<String>())]
+    NoToken {
+        /// Where an identity was looked for, and why there is none.
+        tried: Vec<(&'static str, String)>,
+    },
+    /// An identity that is refused.
+    #[error("no access token for Azure: {by}: {reason}")]
+    TokenRefused {
+        /// Where the identity is from.
+        by: &'static str,
+        /// What was answered.
+        reason: String,
+    },
+    /// An experiment, or a run, that someone deleted on the server.
     #[error("{kind} {name} is deleted on {url}; restore it there or choose another")]
     DeletedOnServer {
-        /// "experiment".
+        /// "experiment" or "run".
         kind: &'static str,
         /// Its name.
         name: String,
@@ -226,7 +240,9 @@ impl Error {
             Self::Unreachable { .. }
             | Self::NotMlflow { .. }
             | Self::Refused { status: 500 | 502..=504, .. } => Failure::Unknown,
-            Self::Refused { status: 401 | 403, .. } => Failure::Credentials,
+            Self::Refused { status: 401 | 403, .. }
+            | Self::NoToken { .. }
+            | Self::TokenRefused { .. } => Failure::Credentials,
             _ => Failure::Final,
         }
     }

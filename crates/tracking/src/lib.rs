@@ -71,6 +71,7 @@
 #![forbid(unsafe_code)]
 
 mod artifact;
+pub mod azure;
 mod dataset;
 mod error;
 mod facts;

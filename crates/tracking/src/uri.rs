@@ -1,17 +1,20 @@
-//! Tracking URIs: those of servers, and those that name a local folder, a path or `file:` with one.
-//! Other schemes are refused by name.
+//! Tracking URIs: those of servers, `azureml` for the workspace of a `config.json`, and those that name a
+//! local folder, a path or `file:` with one. Other schemes are refused by name.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::at;
 use crate::server::without_user;
-use crate::{Connection, Error, Result, is_server};
+use crate::{Connection, Error, Result, azure, is_server};
 
 /// Whether runs can be recorded under a tracking URI, as far as its text tells.
 ///
 /// # Errors
 /// [`Error::Uri`] with the reason.
 pub fn check_uri(uri: &str) -> Result<()> {
+    if azure::is_reference(uri) {
+        return Ok(());
+    }
     if is_server(uri) { Connection::new(uri).map(drop) } else { local_folder(uri).map(drop) }
 }
 
@@ -23,7 +26,7 @@ pub(crate) fn local_folder(uri: &str) -> Result<PathBuf> {
         Some((scheme, rest)) if scheme.len() > 1 && !scheme.contains(['/', '\\', '.']) => {
             if !scheme.eq_ignore_ascii_case("file") {
                 return Err(refused(
-                    "it must be http://, https:// or azureml:// for a server, or a folder, as a path or as file:PATH",
+                    "it must be http://, https:// or azureml:// for a server, azureml for the workspace of a config.json, or a folder, as a path or as file:PATH",
                 ));
             }
             let path = match rest.strip_prefix("//") {

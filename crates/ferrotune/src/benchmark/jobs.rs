@@ -85,6 +85,8 @@ impl Runner<'_> {
         }
         let log = self.log(job, method)?;
         let mut command = Command::new(std::env::current_exe().context("where am I?")?);
+        // Each run is one of its own.
+        command.env_remove("MLFLOW_RUN_ID");
         command.arg("train");
         match &run {
             Some(run) => command.arg("--resume").arg(run),

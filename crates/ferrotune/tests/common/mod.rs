@@ -82,10 +82,18 @@ impl Scene {
     pub fn isolate(&self, command: &mut Command) {
         for (name, _) in std::env::vars_os() {
             let plain = name.to_string_lossy();
-            if ["FERROTUNE", "HF_", "MLFLOW", "PIP_", "RUST_LOG"]
-                .iter()
-                .any(|p| plain.starts_with(p))
-            {
+            let of_caller = [
+                "ARM_",
+                "AZURE",
+                "FERROTUNE",
+                "HF_",
+                "IDENTITY_",
+                "MLFLOW",
+                "MSI_",
+                "PIP_",
+                "RUST_LOG",
+            ];
+            if of_caller.iter().any(|p| plain.starts_with(p)) {
                 command.env_remove(&name);
             }
         }
@@ -180,6 +188,21 @@ impl Answer {
         assert!(stderr.contains("error: "), "{stderr}");
         for part in parts {
             assert!(stderr.contains(part), "`{part}` is not in: {stderr}");
+        }
+    }
+}
+
+/// No file below a folder holds the text.
+#[track_caller]
+pub fn assert_nowhere(secret: &str, folder: &Path) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            assert_nowhere(secret, &path);
+        } else {
+            let bytes = std::fs::read(&path).expect("a file");
+            let found = bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
+            assert!(!found, "{} holds a secret", path.display());
         }
     }
 }

@@ -75,7 +75,7 @@ impl Azurite {
     }
 
     pub fn sdk(&self, arguments: &[&str]) -> String {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/azure_sdk.py");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../stores/tests/azure_sdk.py");
         let output = Command::new(&self.python)
             .args([script, &self.connection(self.port)])
             .args(arguments)

@@ -2,7 +2,7 @@
 //!
 //! `http:` and `https:` name the server itself, with a path if it lives behind one. `azureml:` is
 //! the form in which Azure Machine Learning names a workspace; its REST API lives at the same host
-//! under `/mlflow/v2.0`. A user name and password in the address are taken out of it at once, so
+//! under `/mlflow/v2.0`, with TLS wherever that is not this machine. A user name and password in the address are taken out of it at once, so
 //! no message and no file can show them.
 
 use base64::Engine as _;
@@ -19,6 +19,8 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 const WHOLE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'`');
 
 const PROXY: &str = "/api/2.0/mlflow-artifacts";
+/// Before an Azure ML workspace.
+const WORKSPACES: [&str; 2] = ["/mlflow/v1.0", "/mlflow/v2.0"];
 
 /// The base address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,11 +62,11 @@ impl Address {
         let (scheme, prefix) = match scheme {
             "http" | "https" => (scheme.to_owned(), path.to_owned()),
             "azureml" => {
-                let workspace = path
-                    .strip_prefix("/mlflow/v1.0/")
-                    .or_else(|| path.strip_prefix("/mlflow/v2.0/"))
+                let workspace = workspace_of(path)
                     .ok_or_else(|| refused("it has no /mlflow/v1.0/ before the workspace"))?;
-                ("https".to_owned(), format!("/mlflow/v2.0/{workspace}"))
+                let host = parsed.host().unwrap_or_default();
+                let scheme = if is_loopback(host) { "http" } else { "https" };
+                (scheme.to_owned(), format!("/mlflow/v2.0{workspace}"))
             }
             _ => return Err(refused("only http:, https: and azureml: name a server")),
         };
@@ -75,6 +77,24 @@ impl Address {
     /// The address of a REST call such as `/api/2.0/mlflow/runs/create`.
     pub fn call(&self, path: &str) -> String {
         format!("{self}{path}")
+    }
+
+    /// The Azure ML workspace that this is, as its services name it: `/subscriptions/…/workspaces/…`.
+    pub fn workspace(&self) -> Option<&str> {
+        workspace_of(&self.prefix).filter(|workspace| workspace.starts_with("/subscriptions/"))
+    }
+
+    /// The host, without a port.
+    pub fn host(&self) -> &str {
+        match self.authority.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|c| c.is_ascii_digit()) => host,
+            _ => &self.authority,
+        }
+    }
+
+    /// The host's address without a path.
+    pub fn origin(&self) -> String {
+        format!("{}://{}", self.scheme, self.authority)
     }
 
     /// Where the files below an artifact location are put by HTTP; none if it is kept somewhere
@@ -103,6 +123,18 @@ impl Address {
             _ => None,
         }
     }
+}
+
+/// What follows the version of Azure ML's MLflow API in a path, with its slash.
+fn workspace_of(path: &str) -> Option<&str> {
+    let rest = WORKSPACES.iter().find_map(|version| path.strip_prefix(version))?;
+    rest.starts_with('/').then_some(rest)
+}
+
+/// Whether a host's name or address means this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The base address, without credentials and without a slash at its end.
@@ -197,9 +229,14 @@ mod tests {
                 "azureml://westeurope.api.azureml.ms/mlflow/v1.0/subscriptions/s/workspaces/w",
                 "https://westeurope.api.azureml.ms/mlflow/v2.0/subscriptions/s/workspaces/w",
             ),
+            ("azureml://127.0.0.1:8/mlflow/v2.0/x", "http://127.0.0.1:8/mlflow/v2.0/x"),
         ] {
             assert_eq!(address(uri).to_string(), base);
         }
+        let workspace = address("azureml://h/mlflow/v1.0/subscriptions/s/workspaces/w/");
+        assert_eq!(workspace.workspace(), Some("/subscriptions/s/workspaces/w"));
+        assert_eq!(workspace.origin(), "https://h");
+        assert_eq!(address("https://h/mlflow/v2.0x/subscriptions/s").workspace(), None);
         let (_, header) = Address::parse("https://me:pa%40ss@host").expect("an address");
         assert_eq!(header.expect("a password").expose(), "Basic bWU6cGFAc3M=");
     }
@@ -215,6 +252,7 @@ mod tests {
             "http://h/?a=secret",
             "http://h/#x",
             "azureml://me:secret@x.api.azureml.ms/elsewhere",
+            "azureml://x.api.azureml.ms/mlflow/v1.0",
             "http://me:secret@/",
         ] {
             let error = Address::parse(uri).expect_err(uri).to_string();

@@ -1,5 +1,6 @@
 //! Files to a server's artifact store, through its proxy (`mlflow-artifacts:`): streamed in one
-//! request, or, where the server offers it, large ones in parts straight to the storage behind it.
+//! request, or, where the server offers it, large ones in parts straight to the storage behind it. Those
+//! of a run of Azure ML take another way ([`azure`](crate::azure)).
 //!
 //! Refused: locations that no server stands before (`s3:`, `file:`, …), which ask for a client of
 //! their own.
@@ -65,6 +66,9 @@ impl Client {
     /// it; what the file system, the server or the way to it answers.
     pub fn upload_artifact(&self, location: &str, path: &str, local: &Path) -> Result<()> {
         check_artifact_path(path)?;
+        if let Some(run) = self.address.run_artifacts(location) {
+            return self.upload_to_workspace(&run, path, local);
+        }
         let root = self.address.artifacts(location);
         let root = root.ok_or_else(|| Error::RemoteArtifacts { uri: location.to_owned() })?;
         let length = local.metadata().map_err(at("read", local))?.len();
@@ -167,7 +171,7 @@ impl Client {
             let (start, headers): (u64, Vec<_>) =
                 (n * part, to.headers.clone().into_iter().collect());
             let length = part.min(length.saturating_sub(start));
-            let etag = self.http.repeated(|| {
+            let (_, etag) = self.http.repeated(|| {
                 let mut file = File::open(local).map_err(at("read", local))?;
                 file.seek(SeekFrom::Start(start)).map_err(at("read", local))?;
                 self.http.put_part(&to.url, &headers, &mut file.take(length), length)

@@ -21,7 +21,7 @@ const HISTORY_PAGE: usize = 25_000;
 /// A connection to an MLflow server.
 pub struct Client {
     pub(super) address: Address,
-    pub(super) http: Http,
+    pub(crate) http: Http,
     pub(super) multipart: Multipart,
     /// Where the model registry is, if elsewhere.
     pub(super) registry: Option<Box<Client>>,
@@ -229,6 +229,11 @@ impl Client {
 /// The server knows the call, but not what it asks for.
 pub(super) fn is_absent_resource(error: &crate::Error) -> bool {
     matches!(error, crate::Error::Refused { status: 404, code, .. } if code == "RESOURCE_DOES_NOT_EXIST")
+}
+
+/// 404 from a server that does not know the call, rather than what it asks for.
+pub(super) fn is_unknown_call(error: &crate::Error) -> bool {
+    matches!(error, crate::Error::Refused { status: 404, .. }) && !is_absent_resource(error)
 }
 
 /// A JSON object in which nothing matters; HTML is none.

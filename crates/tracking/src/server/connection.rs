@@ -4,9 +4,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::address::Address;
+use super::address::{Address, query_value};
 use super::environment::Environment;
 use super::{Credentials, Retry, Secret};
+use crate::azure::Tokens;
 use crate::{Error, Result};
 
 /// The settings of a [`Client`](super::Client).
@@ -31,6 +32,8 @@ pub struct Connection {
     pub truncate_long_values: bool,
     /// When files are uploaded in parts.
     pub multipart: Multipart,
+    /// The run of the Azure ML job that this process is: the service sets its status.
+    pub(crate) job: Option<String>,
 }
 
 /// Whom to trust, and how to prove who we are.
@@ -73,6 +76,7 @@ impl Connection {
             workspace: None,
             truncate_long_values: true,
             multipart: Multipart { enabled: None, minimum: 500 << 20, part: 10 << 20 },
+            job: None,
         })
     }
 
@@ -86,6 +90,8 @@ impl Connection {
             connection.set_registry(registry)?;
         }
         connection.credentials = Credentials::from_environment(environment)?;
+        connection.use_entra(environment);
+        connection.job = environment.text("AZUREML_RUN_ID").map(str::to_owned);
         connection.tls = Tls {
             insecure: environment.flag("MLFLOW_TRACKING_INSECURE_TLS")?.unwrap_or(false),
             server_certificates: environment.path("MLFLOW_TRACKING_SERVER_CERT_PATH"),
@@ -118,6 +124,37 @@ impl Connection {
             multipart.part = bytes;
         }
         Ok(connection)
+    }
+
+    /// For a workspace of Azure ML: the tokens of this machine's identity, unless other credentials are
+    /// given; those of a job are renewed.
+    fn use_entra(&mut self, environment: &Environment) {
+        let Some(workspace) = self.address.workspace().filter(|_| self.in_uri.is_none()) else {
+            return;
+        };
+        match &self.credentials {
+            Credentials::None => {
+                let subscription = workspace.split('/').nth(2);
+                self.credentials = Credentials::Entra(Tokens::new(environment, subscription));
+            }
+            Credentials::Token(token) => {
+                let value = |name: &str| environment.text(name).map(query_value);
+                let experiment = value("MLFLOW_EXPERIMENT_ID")
+                    .map(|id| format!("experimentids/{id}"))
+                    .or_else(|| {
+                        let name = value("MLFLOW_EXPERIMENT_NAME")?;
+                        Some(format!("experiments/{name}"))
+                    });
+                let run = value("MLFLOW_RUN_ID");
+                let renewal = experiment.zip(run).map(|(experiment, run)| {
+                    let origin = self.address.origin();
+                    format!("{origin}/history/v1.0{workspace}/{experiment}/runs/{run}/token")
+                });
+                let tokens = Tokens::of_job(environment, token.clone(), renewal);
+                self.credentials = Credentials::Entra(tokens);
+            }
+            Credentials::User { .. } | Credentials::Entra(_) => {}
+        }
     }
 
     /// Names the server that keeps the model registry, where it is another one.

@@ -2,7 +2,8 @@
 //!
 //! In this order, as in MLflow: `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`, each of
 //! them from `~/.mlflow/credentials` (section `[mlflow]`) if it is not set; a user name and
-//! password in the tracking URI; `MLFLOW_TRACKING_TOKEN`. Refused: `MLFLOW_TRACKING_AUTH` and
+//! password in the tracking URI; `MLFLOW_TRACKING_TOKEN`; for an Azure ML workspace, the identity that
+//! this machine has there. Refused: `MLFLOW_TRACKING_AUTH` and
 //! `MLFLOW_TRACKING_AWS_SIGV4`, which ask for a Python plug-in.
 
 use std::fs;
@@ -10,6 +11,8 @@ use std::path::Path;
 
 use super::address::basic;
 use super::environment::Environment;
+use super::http::Authorization;
+use crate::azure::Tokens;
 use crate::error::at;
 use crate::{Error, Result};
 
@@ -50,6 +53,8 @@ pub enum Credentials {
     },
     /// A bearer token.
     Token(Secret),
+    /// Entra ID tokens, for Azure ML workspaces.
+    Entra(Tokens),
 }
 
 impl Credentials {
@@ -81,15 +86,18 @@ impl Credentials {
         })
     }
 
-    /// The `Authorization` header; `in_uri` is what the tracking URI holds.
-    pub(crate) fn header(&self, in_uri: Option<Secret>) -> Option<Secret> {
+    /// How requests say who asks; `in_uri` is what the tracking URI holds.
+    pub(crate) fn authorization(&self, in_uri: Option<Secret>) -> Authorization {
         match (self, in_uri) {
             (Self::User { name, password }, _) => {
-                Some(basic(format!("{name}:{}", password.expose()).as_bytes()))
+                Authorization::Fixed(basic(format!("{name}:{}", password.expose()).as_bytes()))
             }
-            (_, Some(header)) => Some(header),
-            (Self::Token(token), None) => Some(Secret::new(format!("Bearer {}", token.expose()))),
-            (Self::None, None) => None,
+            (_, Some(header)) => Authorization::Fixed(header),
+            (Self::Token(token), None) => {
+                Authorization::Fixed(Secret::new(format!("Bearer {}", token.expose())))
+            }
+            (Self::Entra(tokens), None) => Authorization::Tokens(tokens.clone()),
+            (Self::None, None) => Authorization::None,
         }
     }
 }
@@ -143,7 +151,10 @@ mod tests {
         let credentials = Credentials::from_environment(&environment).expect("credentials");
         assert!(!format!("{credentials:?}").contains("s3cret"));
         let in_uri = in_uri.map(|text| Secret::new(text.to_owned()));
-        credentials.header(in_uri).map(|header| header.expose().to_owned())
+        match credentials.authorization(in_uri) {
+            Authorization::Fixed(header) => Some(header.expose().to_owned()),
+            Authorization::None | Authorization::Tokens(_) => None,
+        }
     }
 
     #[test]

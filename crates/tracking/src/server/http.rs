@@ -17,6 +17,7 @@ use ureq::{Agent, AsSendBody, Body, SendBody};
 
 use super::retry::Repeated;
 use super::{Connection, Retry, Secret, Tls};
+use crate::azure::Tokens;
 use crate::error::at;
 use crate::{Error, Result};
 
@@ -24,45 +25,45 @@ use crate::{Error, Result};
 const ANSWER_LIMIT: u64 = 64 << 20;
 /// As much of a strange answer as a message shows, in characters.
 const SHOWN: usize = 200;
-const USER_AGENT: &str = concat!("ferrotune/", env!("CARGO_PKG_VERSION"));
+pub(crate) const USER_AGENT: &str = concat!("ferrotune/", env!("CARGO_PKG_VERSION"));
 
 /// A server and the way to it.
 pub(crate) struct Http {
     agent: Agent,
-    authorization: Option<Secret>,
+    authorization: Authorization,
     workspace: Option<String>,
     retry: Retry,
 }
 
+/// Who asks.
+pub(crate) enum Authorization {
+    /// Nobody in particular.
+    None,
+    /// This header.
+    Fixed(Secret),
+    /// Entra ID tokens, which end.
+    Tokens(Tokens),
+}
+
 impl Http {
     pub fn new(connection: &Connection) -> Result<Self> {
-        let timeout = connection.timeout;
-        let connect = timeout.min(Duration::from_secs(10));
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(USER_AGENT)
-            .timeout_resolve(Some(connect))
-            .timeout_connect(Some(connect))
-            .timeout_recv_response(Some(timeout))
-            .timeout_per_read(Some(timeout))
-            .timeout_per_write(Some(timeout))
-            // uvicorn, MLflow's own server, closes idle connections after 5 s.
-            .max_idle_age(Duration::from_secs(4))
-            .tls_config(tls(&connection.tls)?)
-            .build();
         Ok(Self {
-            agent: config.into(),
-            authorization: connection.credentials.header(connection.in_uri.clone()),
+            agent: agent(connection.timeout, &connection.tls)?,
+            authorization: connection.credentials.authorization(connection.in_uri.clone()),
             workspace: connection.workspace.clone(),
             retry: connection.retry.clone(),
         })
     }
 
+    /// A service of another kind, with the system's certificates.
+    pub fn of_service(authorization: Authorization, retry: Retry) -> Result<Self> {
+        let agent = agent(Duration::from_secs(60), &Tls::default())?;
+        Ok(Self { agent, authorization, workspace: None, retry })
+    }
+
     pub fn get<T: DeserializeOwned>(&self, url: &str) -> Result<T> {
-        self.retry.run(Repeated::Harmless, || {
-            let request = self.request("GET", url).body(()).map_err(|e| bad(url, &e))?;
+        self.call(Repeated::Harmless, || {
+            let request = self.request("GET", url)?.body(()).map_err(|e| bad(url, &e))?;
             json(url, self.exchange(url, request)?)
         })
     }
@@ -75,11 +76,26 @@ impl Http {
         repeated: Repeated,
     ) -> Result<T> {
         let body = serde_json::to_vec(body).expect("requests are plain data");
-        self.retry.run(repeated, || {
-            let request = self.request(method, url).header("content-type", "application/json");
+        self.call(repeated, || {
+            let request = self.request(method, url)?.header("content-type", "application/json");
             let request = request.body(body.as_slice()).map_err(|e| bad(url, &e))?;
             json(url, self.exchange(url, request)?)
         })
+    }
+
+    /// As `send`, for an answer that holds a secret: no message shows any of it.
+    pub fn send_for_secret<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        url: &str,
+        body: &impl Serialize,
+    ) -> Result<T> {
+        self.send(method, url, body, Repeated::Harmless).map_err(without_answer)
+    }
+
+    /// As `get`, for an answer that holds a secret.
+    pub fn get_secret<T: DeserializeOwned>(&self, url: &str) -> Result<T> {
+        self.get(url).map_err(without_answer)
     }
 
     /// Calls until it succeeds, as a request that can be repeated.
@@ -89,10 +105,10 @@ impl Http {
 
     /// Streams a file to its place behind the server.
     pub fn put_file(&self, url: &str, path: &Path) -> Result<()> {
-        self.retry.run(Repeated::Harmless, || {
+        self.call(Repeated::Harmless, || {
             let file = File::open(path).map_err(at("read", path))?;
             let request =
-                self.request("PUT", url).header("content-type", "application/octet-stream");
+                self.request("PUT", url)?.header("content-type", "application/octet-stream");
             let request = request.body(file).map_err(|e| bad(url, &e))?;
             // Nothing matters in the answer, but a page of HTML is no yes.
             let _: BTreeMap<String, IgnoredAny> = json(url, self.exchange(url, request)?)?;
@@ -100,15 +116,15 @@ impl Http {
         })
     }
 
-    /// Streams `length` bytes of `content` to an address that authorises itself; gives its `ETag`.
-    /// Not repeated: the content is used up.
+    /// Streams `length` bytes of `content` to an address that authorises itself; gives the
+    /// status and the `ETag`. Not repeated: the content is used up.
     pub fn put_part(
         &self,
         url: &str,
         headers: &[(String, String)],
         content: &mut dyn Read,
         length: u64,
-    ) -> Result<String> {
+    ) -> Result<(u16, String)> {
         // Such an address is a credential itself: messages show it without its query.
         let shown = url.split('?').next().unwrap_or_default();
         let mut request =
@@ -117,25 +133,60 @@ impl Http {
             request = request.header(name, value);
         }
         let request = request.body(SendBody::from_reader(content)).map_err(|e| bad(shown, &e))?;
-        let answer = accepted(shown, self.exchange(shown, request)?)?;
+        let answer = stored(shown, self.exchange(shown, request)?)?;
         let tag = answer.headers().get("etag").and_then(|tag| tag.to_str().ok());
-        Ok(tag.unwrap_or_default().to_owned())
+        Ok((answer.status().as_u16(), tag.unwrap_or_default().to_owned()))
     }
 
-    fn request(&self, method: &str, url: &str) -> ureq::http::request::Builder {
+    /// Calls as the retries say; once more where a token was refused before its end.
+    fn call<T>(&self, repeated: Repeated, mut call: impl FnMut() -> Result<T>) -> Result<T> {
+        match (self.retry.run(repeated, &mut call), &self.authorization) {
+            (Err(Error::Refused { status: 401, .. }), Authorization::Tokens(tokens)) => {
+                tokens.renew();
+                self.retry.run(repeated, call)
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    fn request(&self, method: &str, url: &str) -> Result<ureq::http::request::Builder> {
         let mut request = Request::builder().method(method).uri(url);
-        if let Some(authorization) = &self.authorization {
+        let authorization = match &self.authorization {
+            Authorization::None => None,
+            Authorization::Fixed(header) => Some(header.clone()),
+            Authorization::Tokens(tokens) => Some(tokens.header()?),
+        };
+        if let Some(authorization) = authorization {
             request = request.header("authorization", authorization.expose());
         }
         if let Some(workspace) = &self.workspace {
             request = request.header("x-mlflow-workspace", workspace);
         }
-        request
+        Ok(request)
     }
 
     fn exchange(&self, url: &str, request: Request<impl AsSendBody>) -> Result<Response<Body>> {
         self.agent.run(request).map_err(|error| broken(url, &error))
     }
+}
+
+fn agent(timeout: Duration, settings: &Tls) -> Result<Agent> {
+    let connect = timeout.min(Duration::from_secs(10));
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(USER_AGENT)
+        .timeout_resolve(Some(connect))
+        .timeout_connect(Some(connect))
+        .timeout_recv_response(Some(timeout))
+        .timeout_per_read(Some(timeout))
+        .timeout_per_write(Some(timeout))
+        // uvicorn, MLflow's own server, closes idle connections after 5 s.
+        .max_idle_age(Duration::from_secs(4))
+        .tls_config(tls(settings)?)
+        .build();
+    Ok(config.into())
 }
 
 /// What an exchange that broke off means.
@@ -186,20 +237,53 @@ fn accepted(url: &str, mut answer: Response<Body>) -> Result<Response<Body>> {
         }
         _ => {}
     }
-    let retry_after = header(answer.headers(), "retry-after")
-        .and_then(|text| text.trim().parse().ok())
-        .map(Duration::from_secs);
+    let retry_after = retry_after(&answer);
     // Half a refusal does not tell what is refused.
     let text = body(url, &mut answer)?;
     let said = serde_json::from_str::<serde_json::Value>(&text).ok();
-    let field = |name| said.as_ref()?.get(name)?.as_str().map(str::to_owned);
+    // MLflow's names, then those of Azure.
+    let field = |mlflow: &str, azure: &str| {
+        let said = said.as_ref()?;
+        let found = said.get(mlflow).or_else(|| said.get("error")?.get(azure))?;
+        found.as_str().map(str::to_owned)
+    };
     Err(Error::Refused {
         url: url.to_owned(),
         status,
-        code: field("error_code").unwrap_or_default(),
-        message: field("message").unwrap_or_else(|| shown(&text)),
+        code: field("error_code", "code").unwrap_or_default(),
+        message: field("message", "message").unwrap_or_else(|| shown(&text)),
         retry_after,
     })
+}
+
+/// An answer of a storage that says yes. A refusal may repeat the signature that it refuses, so that
+/// no more than its code is told.
+fn stored(url: &str, mut answer: Response<Body>) -> Result<Response<Body>> {
+    let status = answer.status().as_u16();
+    if (200..=299).contains(&status) {
+        return Ok(answer);
+    }
+    let retry_after = retry_after(&answer);
+    let text = body(url, &mut answer)?;
+    let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>"));
+    let code = code.map_or("", |(code, _)| code).to_owned();
+    let message = "the storage refuses".to_owned();
+    let url = url.to_owned();
+    Err(Error::Refused { url, status, code, message, retry_after })
+}
+
+fn retry_after(answer: &Response<Body>) -> Option<Duration> {
+    let seconds = header(answer.headers(), "retry-after")?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+fn without_answer(error: Error) -> Error {
+    match error {
+        Error::NotMlflow { url, .. } => {
+            Error::NotMlflow { url, reason: "the answer is not what it should be".to_owned() }
+        }
+        error => error,
+    }
 }
 
 fn body(url: &str, answer: &mut Response<Body>) -> Result<String> {
@@ -219,7 +303,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 /// The start of a text, on one line.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(SHOWN) {
         None => line,

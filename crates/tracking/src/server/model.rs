@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::client::is_absent_resource;
+use super::client::is_unknown_call;
 use super::progress::{RunOnServer, Stamp};
 use super::sender::Sender;
 use super::{ModelVersion, NewLoggedModel, NewModelVersion};
@@ -97,16 +97,19 @@ impl Sender {
     /// The logged model of this name, which is created if need be; on a server without them, the
     /// folder of this name among the artifacts.
     fn place(&self, name: &str, run: &RunOnServer) -> Result<ModelPlace> {
+        let among_artifacts = || ModelPlace {
+            model_id: None,
+            artifact_uri: run.artifact_uri.clone(),
+            folder: name.to_owned(),
+        };
+        // Azure ML speaks the API of MLflow 2.
+        if self.in_workspace {
+            return Ok(among_artifacts());
+        }
         let experiment_id = self.progress.experiment_id.clone().unwrap_or_default();
         let found = match self.client.logged_models_of(&experiment_id, &run.run_id) {
             Ok(found) => found.into_iter().find(|model| model.name == name),
-            Err(error) if is_unknown_call(&error) => {
-                return Ok(ModelPlace {
-                    model_id: None,
-                    artifact_uri: run.artifact_uri.clone(),
-                    folder: name.to_owned(),
-                });
-            }
+            Err(error) if is_unknown_call(&error) => return Ok(among_artifacts()),
             Err(error) => return Err(error),
         };
         let model = match found {
@@ -170,9 +173,4 @@ impl Sender {
         }
         Ok(created.version)
     }
-}
-
-/// 404 from a server that does not know the call, rather than what it asks for.
-fn is_unknown_call(error: &Error) -> bool {
-    matches!(error, Error::Refused { status: 404, .. }) && !is_absent_resource(error)
 }

@@ -1,4 +1,5 @@
-//! The experiment a run belongs to on a server, and how it is found there.
+//! The experiment a run belongs to on a server, or the run that it goes on in, and how they are found
+//! there.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,10 +8,12 @@ use super::environment::Environment;
 use crate::limits::{MAX_EXPERIMENT_LENGTH, check_length};
 use crate::{Error, Result};
 
-/// The experiment a run belongs to.
+/// The experiment a run belongs to, or the run that it goes on in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Placement {
+    /// The run with this id, which somebody else made: a service that started this process, say.
+    Run(String),
     /// The one of this name, which is created if there is none.
     ExperimentName(String),
     /// The one with this id, which must be there.
@@ -18,12 +21,24 @@ pub enum Placement {
 }
 
 impl Placement {
+    /// As settings say: the run that `MLFLOW_RUN_ID` names, with the experiment it has; else the
+    /// [`experiment`](Self::experiment).
+    ///
+    /// # Errors
+    /// A name longer than MLflow allows.
+    pub fn from_environment(name: Option<&str>, environment: &Environment) -> Result<Self> {
+        match environment.text("MLFLOW_RUN_ID") {
+            Some(id) => Ok(Self::Run(id.to_owned())),
+            None => Self::experiment(name, environment),
+        }
+    }
+
     /// As settings say: `name` before `MLFLOW_EXPERIMENT_ID` before `MLFLOW_EXPERIMENT_NAME` before
     /// "Default".
     ///
     /// # Errors
     /// A name longer than MLflow allows.
-    pub fn from_environment(name: Option<&str>, environment: &Environment) -> Result<Self> {
+    pub fn experiment(name: Option<&str>, environment: &Environment) -> Result<Self> {
         let id = environment.text("MLFLOW_EXPERIMENT_ID").filter(|_| name.is_none());
         if let Some(id) = id {
             return Ok(Self::ExperimentId(id.to_owned()));
@@ -34,9 +49,26 @@ impl Placement {
         Ok(Self::ExperimentName(name.to_owned()))
     }
 
+    /// The run that somebody else made, if that is it.
+    pub(super) fn run(&self) -> Option<&str> {
+        match self {
+            Self::Run(id) => Some(id),
+            Self::ExperimentName(_) | Self::ExperimentId(_) => None,
+        }
+    }
+
     /// The id of the experiment, which is created if need be.
     pub(super) fn find(&self, client: &Client) -> Result<String> {
+        let deleted =
+            |kind, name| Error::DeletedOnServer { kind, name, url: client.address.to_string() };
         let found = match self {
+            Self::Run(id) => {
+                let run = client.run(id)?.info;
+                return match run.lifecycle_stage.as_str() {
+                    "deleted" => Err(deleted("run", id.clone())),
+                    _ => Ok(run.experiment_id),
+                };
+            }
             Self::ExperimentId(id) => client.experiment(id)?,
             Self::ExperimentName(name) => match client.experiment_by_name(name)? {
                 Some(found) => found,
@@ -51,20 +83,16 @@ impl Placement {
             },
         };
         if found.is_deleted() {
-            return Err(Error::DeletedOnServer {
-                kind: "experiment",
-                name: format!("{:?}", found.name),
-                url: client.address.to_string(),
-            });
+            return Err(deleted("experiment", format!("{:?}", found.name)));
         }
         Ok(found.experiment_id)
     }
 }
 
-/// As people call it: the name, or the id.
+/// As people call it: the name, or an id.
 impl std::fmt::Display for Placement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self::ExperimentName(text) | Self::ExperimentId(text)) = self;
+        let (Self::Run(text) | Self::ExperimentName(text) | Self::ExperimentId(text)) = self;
         f.write_str(text)
     }
 }
@@ -90,5 +118,13 @@ mod tests {
         let empty = Environment::default();
         assert_eq!(Placement::from_environment(None, &empty).expect("any"), name("Default"));
         assert!(Placement::from_environment(Some(&"x".repeat(501)), &empty).is_err());
+        let environment = [("MLFLOW_RUN_ID", "r"), ("MLFLOW_EXPERIMENT_ID", "7")];
+        let environment = environment.into_iter().collect();
+        let found = Placement::from_environment(Some("mine"), &environment).expect("a run");
+        assert_eq!(found.run(), Some("r"));
+        assert_eq!(
+            Placement::experiment(Some("mine"), &environment).expect("a name"),
+            name("mine")
+        );
     }
 }

@@ -9,7 +9,9 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 
 use super::Placement;
+use super::address::Address;
 use super::model::ModelSent;
+use crate::azure::studio_page;
 use crate::error::at;
 use crate::facts::{read_json, write_json};
 use crate::history::Place;
@@ -86,14 +88,23 @@ impl Progress {
     pub fn open(folder: &Path, address: &str, placement: &Placement) -> Result<Self> {
         let path = folder.join(FILE);
         let found = if path.exists() { Some(read_json::<Self>(&path)?) } else { None };
+        // A run that somebody made for this process gets all of it.
+        let other = |found: &Self| {
+            let (theirs, known) = (placement.run(), found.run.as_ref());
+            theirs.is_some_and(|theirs| known.is_none_or(|known| known.run_id != theirs))
+        };
         Ok(found
-            .filter(|found| found.address == address)
+            .filter(|found| found.address == address && !other(found))
             .unwrap_or_else(|| Self::new(address, placement)))
     }
 
     /// Where a browser shows the run.
     pub fn page(&self) -> Option<String> {
         let (experiment, run) = (self.experiment_id.as_ref()?, self.run.as_ref()?);
+        let (address, _) = Address::parse(&self.address).ok()?;
+        if let Some(workspace) = address.workspace() {
+            return Some(studio_page(address.host(), workspace, &run.run_id));
+        }
         Some(format!("{}/#/experiments/{experiment}/runs/{}", self.address, run.run_id))
     }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::client::is_absent_resource;
+use super::client::{is_absent_resource, is_unknown_call};
 use super::progress::{Progress, RunOnServer, Stamp};
 use super::wire::{Batch, NewRun, Pair, ServerRun};
 use super::{Client, Connection, Placement};
@@ -24,8 +24,13 @@ use crate::{Error, Metric, Result, Status};
 /// The most metric points of a request, and of parameters or tags.
 const MOST_METRICS: usize = 1000;
 const MOST_PAIRS: usize = 100;
+/// Of Azure ML (its page of service limits): metric points of a request, characters of a tag.
+const MOST_METRICS_OF_WORKSPACE: usize = 250;
+const MAX_TAG_LENGTH_OF_WORKSPACE: usize = 1000;
 /// The tag by which a run is found again: our own id of it.
 const OWN_ID: &str = "ferrotune.run_id";
+/// Tags that say who made a run, and as what: those of a run that somebody else made stay.
+const OF_MAKER: [&str; 2] = ["mlflow.runName", "mlflow.user"];
 
 /// One run folder and the server it is sent to.
 pub(super) struct Sender {
@@ -35,6 +40,10 @@ pub(super) struct Sender {
     /// Counts what the server took, for who waits for it.
     pub taken: Arc<AtomicU64>,
     truncate: bool,
+    /// Whether the server is a workspace of Azure ML.
+    pub in_workspace: bool,
+    /// The run whose status a service sets.
+    job: Option<String>,
     /// What the server refused for good, which is not sent again; nothing else waits for it.
     refused: BTreeMap<&'static str, Error>,
 }
@@ -48,6 +57,8 @@ impl Sender {
             progress,
             taken: Arc::default(),
             truncate: connection.truncate_long_values,
+            in_workspace: connection.address.workspace().is_some(),
+            job: connection.job.clone(),
             refused: BTreeMap::new(),
             folder,
         })
@@ -142,13 +153,22 @@ impl Sender {
         Ok(id)
     }
 
-    /// The run on the server: the known one, one that an answer we never got created, a new one.
+    /// The run on the server: the known one, the one that somebody made for us, one that an answer we
+    /// never got created, a new one.
     fn run(&mut self, facts: &Facts) -> Result<RunOnServer> {
         if let Some(run) = &self.progress.run {
             return Ok(run.clone());
         }
         let experiment_id = self.experiment()?;
         let info = &facts.state.info;
+        if let Some(id) = self.progress.placement.run() {
+            let theirs = self.client.run(id)?;
+            if theirs.tag(OWN_ID).is_some_and(|own| own != info.run_id) {
+                tracing::warn!("run {id} has the points of another run as well");
+            }
+            self.client.set_tag(id, &Pair::new(OWN_ID, &info.run_id))?;
+            return self.keep(theirs);
+        }
         let replaced = self.progress.replaces.clone();
         let found = self
             .client
@@ -156,7 +176,7 @@ impl Sender {
             .into_iter()
             .filter(|run| Some(&run.info.run_id) != replaced.as_ref())
             .min_by(|a, b| a.info.run_id.cmp(&b.info.run_id));
-        let ServerRun { info: created, .. } = match found {
+        let run = match found {
             Some(found) => found,
             None => self.client.create_run(&NewRun {
                 experiment_id: &experiment_id,
@@ -170,7 +190,11 @@ impl Sender {
                 ],
             })?,
         };
-        let run = RunOnServer { run_id: created.run_id, artifact_uri: created.artifact_uri };
+        self.keep(run)
+    }
+
+    fn keep(&mut self, ServerRun { info, .. }: ServerRun) -> Result<RunOnServer> {
+        let run = RunOnServer { run_id: info.run_id, artifact_uri: info.artifact_uri };
         self.progress.run = Some(run.clone());
         self.progress.save(&self.folder)?;
         Ok(run)
@@ -179,9 +203,12 @@ impl Sender {
     /// A run that goes on is running there as well, whatever an earlier process reported.
     fn status(&mut self, facts: &Facts, run: &RunOnServer) -> Result<()> {
         let status = facts.status();
-        let new_run = self.progress.sent.status.is_none() && status.0 == Status::Running;
+        let made_by_us = self.progress.placement.run().is_none();
+        let new_run =
+            made_by_us && self.progress.sent.status.is_none() && status.0 == Status::Running;
+        let ours = self.job.as_ref() != Some(&run.run_id);
         if self.progress.sent.status != Some(status) {
-            if !new_run || facts.state.end_time_ms.is_some() {
+            if ours && (!new_run || facts.state.end_time_ms.is_some()) {
                 self.client.update_run(&run.run_id, status.0, status.1)?;
             }
             self.progress.sent.status = Some(status);
@@ -200,9 +227,13 @@ impl Sender {
     }
 
     fn tags(&mut self, facts: &Facts, run: &RunOnServer) -> Result<()> {
-        let news = self.news(&facts.tags, &self.progress.sent.tags);
+        let mut news = self.news(&facts.tags, &self.progress.sent.tags);
+        let made_by_us = self.progress.placement.run().is_none();
+        news.retain(|(key, _)| made_by_us || !OF_MAKER.contains(&key.as_str()));
         for some in news.chunks(MOST_PAIRS) {
-            let tags = self.pairs("tag", some, MAX_TAG_LENGTH);
+            let limit =
+                if self.in_workspace { MAX_TAG_LENGTH_OF_WORKSPACE } else { MAX_TAG_LENGTH };
+            let tags = self.pairs("tag", some, limit);
             self.client.log_batch(&run.run_id, &Batch { tags, ..Batch::default() })?;
             self.progress.sent.tags.extend(some.iter().cloned());
         }
@@ -227,7 +258,12 @@ impl Sender {
         let new = |dataset: &&_| !self.progress.sent.datasets.contains(dataset);
         let news: Vec<_> = facts.datasets.iter().filter(new).cloned().collect();
         if !news.is_empty() {
-            self.client.log_inputs(&run.run_id, &news)?;
+            match self.client.log_inputs(&run.run_id, &news) {
+                Err(error) if is_unknown_call(&error) => {
+                    tracing::warn!("{} keeps no data sets", self.progress.address);
+                }
+                answer => answer?,
+            }
             self.progress.sent.datasets.extend(news);
         }
         Ok(())
@@ -235,9 +271,9 @@ impl Sender {
 
     fn metrics(&mut self, run: &RunOnServer) -> Result<()> {
         let path = history::path(&self.folder);
+        let most = if self.in_workspace { MOST_METRICS_OF_WORKSPACE } else { MOST_METRICS };
         loop {
-            let (metrics, place) =
-                history::after(&path, &self.progress.sent.metrics, MOST_METRICS)?;
+            let (metrics, place) = history::after(&path, &self.progress.sent.metrics, most)?;
             if metrics.is_empty() {
                 return Ok(());
             }

@@ -39,6 +39,12 @@ pub fn sync(
     let mut sender = Sender::new(folder, &twice, placement)?;
     sender.contact()?;
     sender.client = Client::new(connection)?;
+    if let (true, Some(id)) = (replace, sender.progress.placement.run()) {
+        return Err(Error::Setting {
+            name: "MLFLOW_RUN_ID".to_owned(),
+            reason: format!("run {id} was made by somebody else and is not replaced"),
+        });
+    }
     // One that was begun and broken off goes on.
     if replace && sender.progress.replaces.is_none() {
         let old = std::mem::replace(
@@ -93,8 +99,10 @@ fn difference(sender: &Sender) -> Result<Difference> {
     let (history, _) = history::read(&history::path(&sender.folder))?;
     let run = sender.client.run(&run_id)?;
     let ours: BTreeSet<_> = history.iter().map(stored).collect();
-    let keys: BTreeSet<_> =
-        history.iter().chain(&run.data.metrics).map(|metric| metric.key.as_str()).collect();
+    // Who made the run may have metrics of their own in it.
+    let all_ours = sender.progress.placement.run().is_none();
+    let theirs = run.data.metrics.iter().filter(|_| all_ours);
+    let keys: BTreeSet<_> = history.iter().chain(theirs).map(|m| m.key.as_str()).collect();
     let mut theirs = BTreeSet::new();
     for key in keys {
         theirs.extend(sender.client.metric_history(&run_id, key)?.iter().map(stored));

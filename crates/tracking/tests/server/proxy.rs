@@ -135,7 +135,18 @@ fn call(head: &str) -> String {
     let mut words = head.split_whitespace();
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let path = path.split('?').next().unwrap_or_default();
-    let path = path.trim_start_matches("/api/2.0/").trim_start_matches("mlflow/");
+    if path.starts_with("/blobs/") {
+        return format!("{method} blobs");
+    }
+    let path = match path.rsplit_once("/api/2.0/") {
+        Some((_, call)) => call.trim_start_matches("mlflow/"),
+        // Of Azure: the last parts tell what is asked.
+        None if path.matches('/').count() > 3 => {
+            let parts: Vec<_> = path.rsplit('/').take(2).collect();
+            return format!("{method} {}/{}", parts[1], parts[0]);
+        }
+        None => path,
+    };
     let parts: Vec<_> = path.split('/').take(2).filter(|part| !part.starts_with("m-")).collect();
     format!("{method} {}", parts.join("/"))
 }

@@ -13,32 +13,39 @@ use tracking::{
 use crate::proxy::{Proxy, Trouble};
 use crate::real::{self, Version, connection};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A run folder and where it is sent.
-struct Scene {
-    place: tempfile::TempDir,
-    info: RunInfo,
-    connection: Connection,
+pub struct Scene {
+    pub place: tempfile::TempDir,
+    pub info: RunInfo,
+    pub connection: Connection,
+    pub placement: Option<Placement>,
 }
 
 impl Scene {
-    fn new(uri: &str) -> Self {
+    pub fn new(uri: &str) -> Self {
         let info =
             RunInfo { start_time_ms: 1_700_000_000_000, ..RunInfo::new(&tracking::new_run_name()) };
-        Self { place: tempfile::tempdir().expect("folder"), info, connection: connection(uri) }
+        Self {
+            place: tempfile::tempdir().expect("folder"),
+            info,
+            connection: connection(uri),
+            placement: None,
+        }
     }
 
-    fn folder(&self) -> PathBuf {
+    pub fn folder(&self) -> PathBuf {
         self.place.path().join("run")
     }
 
-    fn placement(&self) -> Placement {
-        Placement::ExperimentName(self.info.experiment_name.clone())
+    pub fn placement(&self) -> Placement {
+        let name = || Placement::ExperimentName(self.info.experiment_name.clone());
+        self.placement.clone().unwrap_or_else(name)
     }
 
     /// Creates the run, or opens it, with a server that follows it.
-    fn run(&self) -> Run {
+    pub fn run(&self) -> Run {
         let record = match RunRecord::exists(&self.folder()) {
             true => RunRecord::open(&self.folder()),
             false => RunRecord::create(&self.folder(), &self.info),
@@ -48,16 +55,16 @@ impl Scene {
         run
     }
 
-    fn server(&self, patience: Duration) -> tracking::Result<Server> {
+    pub fn server(&self, patience: Duration) -> tracking::Result<Server> {
         Server::start(&self.folder(), &self.connection, &self.placement(), patience)
     }
 
-    fn sync(&self, replace: bool) -> tracking::Result<Synced> {
+    pub fn sync(&self, replace: bool) -> tracking::Result<Synced> {
         sync(&self.folder(), &self.connection, &self.placement(), replace)
     }
 
     /// The runs a server has of this experiment's only one.
-    fn runs(&self, client: &Client) -> Vec<String> {
+    pub fn runs(&self, client: &Client) -> Vec<String> {
         let experiment =
             client.experiment_by_name(&self.info.experiment_name).expect("asked").expect("there");
         let runs =
@@ -66,7 +73,7 @@ impl Scene {
     }
 }
 
-fn points(steps: std::ops::Range<i64>) -> Vec<Metric> {
+pub fn points(steps: std::ops::Range<i64>) -> Vec<Metric> {
     let point = |key: &str, value, step| Metric {
         key: key.to_owned(),
         value,
@@ -82,7 +89,7 @@ fn points(steps: std::ops::Range<i64>) -> Vec<Metric> {
 }
 
 /// Logs what a training run would.
-fn log_all(run: &mut Run, place: &Path, steps: i64) {
+pub fn log_all(run: &mut Run, place: &Path, steps: i64) {
     let params: Vec<_> = (0..120).map(|n| (format!("section.p{n}"), n.to_string())).collect();
     run.log_params(&params).expect("params");
     run.log_params(&[("long".to_owned(), "é".repeat(6001))]).expect("params");
@@ -125,7 +132,7 @@ fn model(place: &Path, info: &RunInfo) -> Model {
     Model { name: "model".to_owned(), folder, registered_name, alias: Some("champion".to_owned()) }
 }
 
-fn registered(info: &RunInfo) -> String {
+pub fn registered(info: &RunInfo) -> String {
     format!("clauses of {}", info.experiment_name)
 }
 
@@ -142,7 +149,7 @@ fn dataset() -> Dataset {
 }
 
 /// What MLflow's client reads equals the record.
-fn assert_read(read: &Value, record: &RunRecord) {
+pub fn assert_read(read: &Value, record: &RunRecord) {
     let info = record.info();
     assert_eq!(read["run_name"], json!(info.run_name));
     assert_eq!(read["user"], json!(info.user));
@@ -231,7 +238,7 @@ fn arrives_whole(server: &real::Server) {
 }
 
 /// However often it was sent, it is one model and one version, and the alias points there.
-fn assert_one_model(scene: &Scene, client: &Client, run_id: &str) {
+pub fn assert_one_model(scene: &Scene, client: &Client, run_id: &str) {
     let versions = client.versions_of(run_id).expect("asked");
     let names: Vec<_> = versions.iter().map(|v| (v.name.clone(), v.version.as_str())).collect();
     assert_eq!(names, [(registered(&scene.info), "1")]);
@@ -365,7 +372,7 @@ fn server_dies(server: &mut real::Server) {
     assert_eq!(scene.runs(&client).len(), 1);
 }
 
-const TROUBLES: [Trouble; 10] = [
+pub const TROUBLES: [Trouble; 10] = [
     Trouble::Answer("HTTP/1.1 500 Oh\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"),
     Trouble::Answer("HTTP/1.1 503 Down\r\nconnection: close\r\ncontent-length: 4\r\n\r\nbusy"),
     Trouble::Answer(
