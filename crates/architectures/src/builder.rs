@@ -58,6 +58,8 @@ pub(crate) struct Builder<'a, B: Backend> {
     pub(crate) parameters: Parameters<B>,
     /// Tensors that the checkpoint lacks.
     pub(crate) newly_initialised: Vec<String>,
+    /// For how many labels the checkpoint's head was made, where that is another number.
+    pub(crate) labels_of_checkpoint: Option<usize>,
     /// Names of tensors that no result depends on.
     pub(crate) unread: Vec<String>,
     /// Names of all linear layers.
@@ -88,6 +90,7 @@ impl<'a, B: Backend> Builder<'a, B> {
             pooling: Pooling::First,
             parameters: Parameters::default(),
             newly_initialised: Vec::new(),
+            labels_of_checkpoint: None,
             unread: Vec::new(),
             linears: Vec::new(),
             packed: HashMap::new(),
@@ -255,10 +258,13 @@ impl<'a, B: Backend> Builder<'a, B> {
         let HeadLinear { name, out, input, bias, deviation, last } = layer;
         // PEFT lists head layers among an adapter's targets, although it trains them whole.
         self.linears.push(name.to_owned());
-        let found = |suffix: &str, shape: &[usize]| {
+        let mut found = |suffix: &str, shape: &[usize]| {
             let name = format!("{name}.{suffix}");
             match self.checkpoint.find(self.family.root, &name, shape) {
-                Err(Error::Shape { .. }) if last => Ok(None),
+                Err(Error::Shape { found, .. }) if last => {
+                    self.labels_of_checkpoint = found.first().copied();
+                    Ok(None)
+                }
                 other => other,
             }
         };

@@ -24,6 +24,9 @@ pub struct SequenceClassifier<B: Backend> {
     pub parameters: Parameters<B>,
     /// Names of tensors that the checkpoint lacked.
     pub newly_initialised: Vec<String>,
+    /// For how many labels the checkpoint's head was made, where that is another number, so that its
+    /// last layer is new.
+    pub labels_of_checkpoint: Option<usize>,
     /// Names of tensors that no result depends on, and that Transformers' class has all the same.
     pub unread: Vec<String>,
     /// How many numbers are frozen.
@@ -100,12 +103,14 @@ impl<B: Backend> SequenceClassifier<B> {
                 return Err(Error::Lora { key: "target_modules", value, limit });
             }
         }
-        let Builder { parameters, newly_initialised, unread, frozen, .. } = builder;
+        let Builder { parameters, newly_initialised, labels_of_checkpoint, unread, frozen, .. } =
+            builder;
         Ok(SequenceClassifier {
             config,
             labels,
             parameters,
             newly_initialised,
+            labels_of_checkpoint,
             unread,
             frozen,
             gradient_checkpointing: false,

@@ -5,7 +5,7 @@ use crate::Error;
 use crate::family::{self, Architecture, Family};
 use kernels::Activation;
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::path::Path;
 
 /// What `config.json` says.
@@ -57,10 +57,10 @@ impl Config {
     /// # Errors
     /// As for [`read`](Config::read), without the first.
     pub fn parse(path: &Path, text: &str) -> Result<Config, Error> {
-        let invalid = |error: serde_json::Error| Error::Json {
+        let invalid = |reason: String| Error::Json {
             path: path.to_path_buf(),
             what: "encoder configuration",
-            reason: error.to_string(),
+            reason,
         };
         let limit = |OutOfRange { key, value, limit }| Error::Limit {
             path: path.to_path_buf(),
@@ -68,9 +68,12 @@ impl Config {
             value,
             limit,
         };
-        let keys: Value = serde_json::from_str(text).map_err(invalid)?;
+        let keys: Value = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        let Value::Object(members) = &keys else {
+            return Err(invalid("it is no JSON object".to_owned()));
+        };
         let Common { model_type, is_decoder, architectures, quantization_config } =
-            Common::deserialize(&keys).map_err(invalid)?;
+            read_keys(members, |keys| Common::deserialize(keys)).map_err(invalid)?;
         let Some((family, read)) = family::named(&model_type) else {
             return Err(Error::Architecture {
                 path: path.to_path_buf(),
@@ -83,7 +86,7 @@ impl Config {
             let (path, value) = (path.to_path_buf(), is_decoder.to_string());
             return Err(Error::Limit { path, key: "is_decoder", value, limit });
         }
-        let architecture = read(&keys).map_err(invalid)?;
+        let architecture = read_keys(members, read).map_err(invalid)?;
         architecture.check().map_err(limit)?;
         Ok(Config { family, architecture, architectures, quantization_config })
     }
@@ -97,6 +100,28 @@ impl Config {
     pub fn max_length(&self) -> usize {
         self.architecture.max_length()
     }
+}
+
+/// Reads keys; where that fails for a value, names its key, which serde leaves out: it is the one
+/// without which there is another error, or none.
+fn read_keys<T>(
+    keys: &Map<String, Value>,
+    read: impl Fn(&Value) -> Result<T, serde_json::Error>,
+) -> Result<T, String> {
+    let answer = |keys: &Map<String, Value>| {
+        read(&Value::Object(keys.clone())).map_err(|error| error.to_string())
+    };
+    answer(keys).map_err(|reason| {
+        let is_to_blame = |key: &&String| {
+            let mut others = keys.clone();
+            others.remove(*key);
+            answer(&others).err().as_ref() != Some(&reason)
+        };
+        match keys.keys().find(is_to_blame) {
+            Some(key) if !reason.starts_with("missing field") => format!("{key}: {reason}"),
+            _ => reason,
+        }
+    })
 }
 
 /// No published encoder comes near; beyond it a file lies.
@@ -213,6 +238,7 @@ mod tests {
             assert!(error.ends_with(&family::names()), "{error}");
         }
         assert!(refused("{}").contains("missing field `model_type`"));
+        assert!(refused("[]").ends_with("it is no JSON object"));
         assert!(refused(r#"{"model_type": "bert", "is_decoder": true}"#).contains("is_decoder"));
     }
 
@@ -234,9 +260,15 @@ mod tests {
             ("num_hidden_layers", "1000000000", "num_hidden_layers is 1000000000"),
             ("hidden_dropout_prob", "1.5", "hidden_dropout_prob is 1.5"),
             ("position_embedding_type", "\"relative_key\"", "must be `absolute`"),
+            ("hidden_size", "\"8\"", "hidden_size: invalid type: string"),
+            ("architectures", "3", "architectures: invalid type: integer"),
+            ("hidden_act", "null", "hidden_act: invalid type: null"),
         ] {
             let error = refused(&bert(key, value));
             assert!(error.contains(expected), "{error}");
         }
+        // A key that a family reads through another's.
+        let electra = bert("layer_norm_eps", "\"small\"").replace("\"bert\"", "\"electra\"");
+        assert!(refused(&electra).contains("layer_norm_eps: invalid type: string"));
     }
 }

@@ -37,7 +37,10 @@ pub enum Error {
         limit: String,
     },
     /// An architecture we do not have.
-    #[error("{}: model_type `{found}` is not supported; supported are {supported}", path.display())]
+    #[error(
+        "{}: model_type `{found}` is not supported; supported are the encoders {supported}",
+        path.display()
+    )]
     Architecture {
         /// The file.
         path: PathBuf,

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::pytorch::{self, RawTensor};
 use half::{bf16, f16};
 use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -61,7 +61,13 @@ impl TensorFile {
     fn safetensors(&self) -> Result<SafeTensors<'_>, Error> {
         SafeTensors::deserialize(&self.map).map_err(|error| Error::Safetensors {
             path: self.path.clone(),
-            reason: error.to_string(),
+            reason: match error {
+                SafeTensorError::MetadataIncompleteBuffer => format!(
+                    "it has {} bytes, but its header tells of another number; was it cut off?",
+                    self.map.len()
+                ),
+                error => error.to_string(),
+            },
         })
     }
 

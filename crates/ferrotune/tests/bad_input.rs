@@ -80,7 +80,7 @@ fn a_folder_without_config_is_no_model() {
 fn an_unsupported_architecture_names_the_supported_ones() {
     let scene = Scene::new();
     scene.edit_json("model/config.json", |config| config["model_type"] = json!("gpt2"));
-    let supported = "supported are albert, bert, big_bird, camembert,";
+    let supported = "supported are the encoders albert, bert, big_bird, camembert,";
     scene.train(&[]).refused(&["config.json", "`gpt2` is not supported", supported]);
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::hub::{self, Kind, Remote, Snapshot};
 use crate::name::{HubId, is_local, is_plain};
-use crate::{Error, Progress, Settings};
+use crate::{Error, Progress, Settings, folder};
 
 /// In order of preference: of a split stored in several formats, the first is taken.
 const FORMATS: [&str; 3] = ["parquet", "jsonl", "csv"];
@@ -81,10 +81,7 @@ pub fn dataset(
 }
 
 fn local(name: &str, folder: &Path) -> Result<DatasetFiles, Error> {
-    if !folder.is_dir() {
-        let place = folder.display().to_string();
-        return Err(Error::NotFound { what: "folder for the data set", name: name.into(), place });
-    }
+    folder::check_is_one("data set", name, folder)?;
     let files = walk(folder);
     // A folder that holds one configuration may be named without it.
     let folders: BTreeSet<&str> =

@@ -19,11 +19,7 @@ pub enum Error {
     },
 
     /// A folder that is no complete model.
-    #[error(
-        "model {name:?} lacks {missing} in {place}; looked for config.json, a tokenizer, and \
-         model.safetensors or pytorch_model.bin, or an index (….index.json) of either with every \
-         shard it names"
-    )]
+    #[error("model {name:?} lacks {missing} in {place}")]
     Incomplete {
         /// The model.
         name: String,
@@ -31,6 +27,24 @@ pub enum Error {
         missing: String,
         /// The folder or address looked in.
         place: String,
+    },
+
+    /// What stands in for a file that is kept elsewhere.
+    #[error(
+        "{} is a Git LFS pointer, not the file that it stands for; `git lfs pull` fetches that",
+        .0.display()
+    )]
+    LfsPointer(PathBuf),
+
+    /// Where a folder was named, there is none.
+    #[error("{name:?} is {found}; a local {what} is a folder")]
+    NoFolder {
+        /// "model", "data set".
+        what: &'static str,
+        /// As given.
+        name: String,
+        /// "a file" or "not there".
+        found: &'static str,
     },
 
     /// A shard index that cannot be trusted.

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -126,19 +127,45 @@ pub(crate) fn missing(folder: &Path) -> Result<Vec<String>, Error> {
 
 /// Fails unless `folder` is a whole model.
 pub(crate) fn check(name: &str, folder: &Path) -> Result<(), Error> {
-    if !folder.is_dir() {
-        let place = folder.display().to_string();
-        return Err(Error::NotFound { what: "folder for the model", name: name.into(), place });
-    }
+    check_is_one("model", name, folder)?;
     let missing = missing(folder)?;
     if missing.is_empty() {
-        return Ok(());
+        return refuse_pointers(folder);
     }
     Err(Error::Incomplete {
         name: name.into(),
         missing: missing.join(", "),
         place: folder.display().to_string(),
     })
+}
+
+/// Fails unless `folder` is a folder.
+pub(crate) fn check_is_one(what: &'static str, name: &str, folder: &Path) -> Result<(), Error> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let found = if folder.exists() { "a file" } else { "not there" };
+    Err(Error::NoFolder { what, name: name.into(), found })
+}
+
+/// Git leaves them in the place of large files where its extension for those is not installed.
+const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1";
+
+fn refuse_pointers(folder: &Path) -> Result<(), Error> {
+    for entry in fs::read_dir(folder).map_err(Error::io("read", folder))?.flatten() {
+        let (path, mut start) = (entry.path(), Vec::new());
+        if !path.is_file() {
+            continue;
+        }
+        let file = fs::File::open(&path).map_err(Error::io("read", &path))?;
+        file.take(POINTER.len() as u64)
+            .read_to_end(&mut start)
+            .map_err(Error::io("read", &path))?;
+        if start == POINTER {
+            return Err(Error::LfsPointer(path));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -164,6 +191,22 @@ mod tests {
         );
         assert!(text.contains("spm.model), model.safetensors (or"), "{text}");
         assert!(text.contains(&folder.path().display().to_string()), "{text}");
+    }
+
+    #[test]
+    fn what_only_stands_for_a_file_is_refused() {
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n";
+        let folder = folder_with(&[
+            (CONFIG, "{}"),
+            ("tokenizer.json", "{}"),
+            ("model.safetensors", pointer),
+        ]);
+        let text = check("m", folder.path()).expect_err("a pointer").to_string();
+        assert!(text.contains("model.safetensors is a Git LFS pointer"), "{text}");
+        let text = check("f", &folder.path().join(CONFIG)).expect_err("a file").to_string();
+        assert_eq!(text, "\"f\" is a file; a local model is a folder");
+        let text = check("n", &folder.path().join("n")).expect_err("nothing").to_string();
+        assert_eq!(text, "\"n\" is not there; a local model is a folder");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Which kind of source a name means, and the parts of it. An existing folder, or anything that
+//! Which kind of source a name means, and the parts of it. An existing path, or anything that
 //! starts with `.` or `/`, is local; `pypi:` is a wheel; the rest is a hub id.
 //!
 //! Refuses names that could leave the folder or address they are put into.
@@ -46,7 +46,7 @@ impl ModelName {
 }
 
 pub(crate) fn is_local(name: &str) -> bool {
-    name.starts_with(['.', '/']) || (!name.is_empty() && Path::new(name).is_dir())
+    name.starts_with(['.', '/']) || (!name.is_empty() && Path::new(name).exists())
 }
 
 impl HubId {

@@ -11,9 +11,11 @@
 
 use super::error::PytorchError;
 use super::value::{Global, Heap, Storage, Tensor, Value, global, integer};
+use super::view::DIMENSION_LIMIT;
 use std::collections::HashMap;
 
-/// A tensor takes about 60. An opcode makes at most 60 bytes or so on the heap.
+/// A tensor takes about 60. An opcode makes some 60 bytes on the heap; that of a tensor a kilobyte
+/// at most, for its shape and strides.
 const OPCODE_LIMIT: usize = 1 << 20;
 /// Pickles set dictionary items in batches of 1000 pairs.
 const STACK_LIMIT: usize = 1 << 14;
@@ -246,7 +248,10 @@ impl<'a> Machine<'a> {
     }
 
     fn integers(&self, tuple: Value<'a>) -> Result<Vec<i64>, PytorchError> {
-        let items = self.tuple(tuple)?.iter().map(|item| match item {
+        let items = self.tuple(tuple)?;
+        // They are copied, and one tuple may be the shape of many tensors.
+        self.limit("the number of dimensions", items.len(), DIMENSION_LIMIT)?;
+        let items = items.iter().map(|item| match item {
             Value::Int(value) => Ok(*value),
             _ => self.fail("a shape or stride that is no integer"),
         });

@@ -4,7 +4,7 @@ use super::value::Tensor;
 use std::borrow::Cow;
 
 /// Torch's own limit.
-const DIMENSION_LIMIT: usize = 64;
+pub(super) const DIMENSION_LIMIT: usize = 64;
 
 /// A view that lies within its storage.
 #[derive(Debug, PartialEq)]
@@ -21,11 +21,9 @@ impl Layout {
     /// The view that a pickle claims, of a storage of `length` numbers; or what is wrong with it.
     pub fn checked(tensor: &Tensor, length: usize) -> Result<Layout, String> {
         let Tensor { offset, shape, strides, .. } = tensor;
-        if shape.len() != strides.len() || shape.len() > DIMENSION_LIMIT {
+        if shape.len() != strides.len() {
             let (shape, strides) = (shape.len(), strides.len());
-            return Err(format!(
-                "has {shape} dimensions and {strides} strides, the limit is {DIMENSION_LIMIT}"
-            ));
+            return Err(format!("has {shape} dimensions and {strides} strides"));
         }
         let outside = || {
             format!(

@@ -252,8 +252,11 @@ impl Job<Network> {
             self.device.precision_name()
         ));
         if !model.newly_initialised.is_empty() {
+            let other = model.labels_of_checkpoint.map_or(String::new(), |labels| {
+                format!(" (those of the model are for {labels} labels)")
+            });
             tell(format_args!(
-                "new layers, trained and saved: {}",
+                "new layers, trained and saved: {}{other}",
                 model.newly_initialised.join(", ")
             ));
         }

@@ -201,7 +201,7 @@ fn claims_beyond_the_storage_are_refused() {
         ),
         (
             Claims { shape: vec![1; 65], strides: vec![1; 65], ..Claims::default() },
-            "65 dimensions and 65 strides, the limit is 64",
+            "the number of dimensions is 65, the limit is 64",
         ),
         (Claims { shape: vec![6], ..Claims::default() }, "1 dimensions and 2 strides"),
         (Claims { length: 7, ..Claims::default() }, "has 24 bytes, its tensors claim 28"),

@@ -76,6 +76,9 @@ fn growth_without_end_is_stopped() {
     ] {
         refused(&archive(&[("a/data.pkl", &pickle)]), expected);
     }
+    // One long tuple as the shape of many tensors: each would copy it.
+    let long = Claims { shape: vec![1; 16_000], strides: vec![0; 16_000], ..Claims::default() };
+    refused(&long.archive(), "the number of dimensions is 16000, the limit is 64");
     // A thousand levels are no danger; they are no weights either.
     let nested = [b"\x80\x02)".to_vec(), b"\x85".repeat(1_000_000), b".".to_vec()].concat();
     refused(&archive(&[("a/data.pkl", &nested)]), "no dictionary of tensors");
