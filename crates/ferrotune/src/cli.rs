@@ -475,7 +475,7 @@ Credentials come from the environment: AZURE_STORAGE_CONNECTION_STRING, or
 AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN, or
 AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET (or AZURE_FEDERATED_TOKEN_FILE), or
 AZURE_USE_AZURE_CLI=true, else the machine's managed identity; AWS_... and GOOGLE_... as the
-services' own tools.
+services' own tools. AWS_ENDPOINT_URL (and AWS_ALLOW_HTTP=true) names another service that speaks S3.
 
 Examples:
   ferrotune upload runs/steady-otter-417-3f2a9c1d --to azure://models/clauses

@@ -1,7 +1,7 @@
 """What the tests need of Azure's own client.
 
     azure_sdk.py CONNECTION create CONTAINER
-    azure_sdk.py CONNECTION list CONTAINER     -> {"name": {"bytes", "sha256", "metadata", "type"}}
+    azure_sdk.py CONNECTION list CONTAINER     -> {"name": {"bytes", "sha256", "type", "json"}}
     azure_sdk.py CONNECTION read CONTAINER NAME     -> the content
     azure_sdk.py CONNECTION write CONTAINER NAME TEXT
     azure_sdk.py CONNECTION delete CONTAINER NAME
@@ -44,12 +44,12 @@ elif verb == "sas":
           f"SharedAccessSignature={token}")
 else:
     found = {}
-    for blob in client.list_blobs(include=["metadata"]):
+    for blob in client.list_blobs():
         content = client.download_blob(blob.name).readall()
         found[blob.name] = {
             "bytes": blob.size,
             "sha256": hashlib.sha256(content).hexdigest(),
-            "metadata": blob.metadata or {},
             "type": blob.content_settings.content_type,
+            "json": json.loads(content) if blob.name.endswith(".json") else None,
         }
     print(json.dumps(found))
