@@ -506,6 +506,11 @@ def logits_of(model: nn.Module, family: dict, sequences: list[list[int]]) -> tor
     nor where the batch's length decides what a sequence sees."""
     if family.get("padded", True):
         return model(**padded(sequences, family["config"].pad_token_id)).logits
+    return separately(model, sequences)
+
+
+def separately(model: nn.Module, sequences: list[list[int]]) -> torch.Tensor:
+    """[B, C], each sequence a batch of its own."""
     logits = []
     for sequence in sequences:
         for module in model.modules():

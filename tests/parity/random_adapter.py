@@ -12,8 +12,14 @@ import json
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedConfig
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging
 
 TEXTS = [
@@ -41,6 +47,38 @@ def longest(config: PreTrainedConfig) -> int:
     return config.max_position_embeddings - (2 if behind else 0)
 
 
+def adapted(model: PreTrainedModel) -> PeftModel:
+    """The classifier with an adapter on the family's query and value, and its head trained whole."""
+    family = model.config.model_type
+    return get_peft_model(model, LoraConfig(
+        task_type="SEQ_CLS", r=4, lora_alpha=8,
+        target_modules=QUERY_VALUE.get(family, ["query", "value"]),
+        modules_to_save=HEAD.get(family, ["classifier"]),
+    ))
+
+
+def write_model(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, base: Path, labels: int, task: str, most: int, folder: Path
+) -> None:
+    """The adapter as a model folder of ferrotune's, whose texts are cut at `most` tokens."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    config = json.loads((base / "config.json").read_text())
+    names = [f"label {n}" for n in range(labels)]
+    config |= {
+        "architectures": [type(model.get_base_model()).__name__],
+        "id2label": {str(n): name for n, name in enumerate(names)},
+        "label2id": {name: n for n, name in enumerate(names)},
+        "problem_type": PROBLEM[task],
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "ferrotune.json").write_text(json.dumps({
+        "version": "", "pretrained_model": str(base.absolute()), "max_length": most,
+        "labels": {"names": names, "task": task}, "precision": "32-true", "seed": 0,
+        "text_column": "text", "label_column": None,
+    }))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("base", type=Path, metavar="BASE_DIR")
@@ -52,35 +90,13 @@ def main() -> None:
     logging.set_verbosity_error()
     torch.manual_seed(7)
 
-    model = AutoModelForSequenceClassification.from_pretrained(options.base, num_labels=options.labels)
-    family = model.config.model_type
-    adapted = get_peft_model(model, LoraConfig(
-        task_type="SEQ_CLS", r=4, lora_alpha=8,
-        target_modules=QUERY_VALUE.get(family, ["query", "value"]),
-        modules_to_save=HEAD.get(family, ["classifier"]),
-    ))
-    for parameter in adapted.parameters():
+    model = adapted(AutoModelForSequenceClassification.from_pretrained(options.base, num_labels=options.labels))
+    for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = 0.05 * torch.randn(parameter.shape)
-    adapted.save_pretrained(options.adapter)
-
     most = longest(model.config)
     tokenizer = AutoTokenizer.from_pretrained(options.base)
-    tokenizer.save_pretrained(options.adapter)
-    config = json.loads((options.base / "config.json").read_text())
-    names = [f"label {n}" for n in range(options.labels)]
-    config |= {
-        "architectures": [type(model).__name__],
-        "id2label": {str(n): name for n, name in enumerate(names)},
-        "label2id": {name: n for n, name in enumerate(names)},
-        "problem_type": PROBLEM[options.task],
-    }
-    (options.adapter / "config.json").write_text(json.dumps(config))
-    (options.adapter / "ferrotune.json").write_text(json.dumps({
-        "version": "", "pretrained_model": str(options.base.absolute()), "max_length": most,
-        "labels": {"names": names, "task": options.task}, "precision": "32-true", "seed": 0,
-        "text_column": "text", "label_column": None,
-    }))
+    write_model(model, tokenizer, options.base, options.labels, options.task, most, options.adapter)
     rows = tokenizer(TEXTS, truncation=True, max_length=most)["input_ids"]
     assert len(rows[-1]) == most, f"the last text has {len(rows[-1])} tokens, not {most}"
     options.ids.write_text("".join(json.dumps({"ids": row}) + "\n" for row in rows))
