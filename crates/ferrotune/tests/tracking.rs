@@ -163,7 +163,9 @@ fn interrupted_and_resumed(scene: &Scene, server: &Server) {
         .spawn()
         .expect("the program");
     let waiting = Instant::now();
-    let checkpoint = || scene.path("cut").is_dir() && run_in(scene, "cut").join("last").is_dir();
+    // The folder of runs is made a moment before the run's.
+    let begun = || std::fs::read_dir(scene.path("cut")).is_ok_and(|mut runs| runs.next().is_some());
+    let checkpoint = || begun() && run_in(scene, "cut").join("last").is_dir();
     let sampled = || {
         let points = std::fs::read_to_string(run_in(scene, "cut").join("metrics.jsonl"));
         points.is_ok_and(|points| points.contains("system/")) || cfg!(not(target_os = "linux"))
