@@ -52,6 +52,8 @@ pub enum Command {
     Quantize(QuantizeArguments),
     /// Send a run to Azure Blob Storage, S3, Google Cloud Storage or a folder.
     Upload(UploadArguments),
+    /// Train on Azure Machine Learning's compute.
+    Azureml(AzuremlArguments),
 }
 
 /// Arguments of `train`.
@@ -480,3 +482,67 @@ services' own tools. AWS_ENDPOINT_URL (and AWS_ALLOW_HTTP=true) names another se
 Examples:
   ferrotune upload runs/steady-otter-417-3f2a9c1d --to azure://models/clauses
   ferrotune train --set artifacts.uri=azure://models/clauses";
+
+/// Arguments of `azureml`.
+#[derive(Debug, Args)]
+pub struct AzuremlArguments {
+    /// What to do there.
+    #[command(subcommand)]
+    pub command: AzuremlCommand,
+}
+
+/// A command of `azureml`.
+#[derive(Debug, Subcommand)]
+pub enum AzuremlCommand {
+    /// Write a training run as a command job, and submit it if asked to.
+    Job(JobArguments),
+}
+
+/// Arguments of `azureml job`.
+#[derive(Debug, Args)]
+#[command(after_help = JOB_EXAMPLES)]
+#[command(group(clap::ArgGroup::new("machine").required(true).args(["compute", "instance_type"])))]
+pub struct JobArguments {
+    /// Configuration file (TOML) of the run; files and folders that it names travel with the job.
+    #[arg(long, short, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set any configuration key, such as training.max_epochs=3. Repeatable.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Run it on this compute of the workspace.
+    #[arg(long, value_name = "NAME")]
+    pub compute: Option<String>,
+    /// Run it on a virtual machine of this size, which Azure starts for the job.
+    #[arg(long, value_name = "SIZE")]
+    pub instance_type: Option<String>,
+    /// Image that ferrotune is in, such as the Dockerfile makes.
+    #[arg(long, value_name = "IMAGE")]
+    pub image: String,
+    /// Folder in Azure with train, validation and test files, instead of the configuration's data:
+    /// azureml:NAME:VERSION, azureml://datastores/NAME/paths/PATH or https://….
+    #[arg(long, value_name = "URI")]
+    pub data: Option<String>,
+    /// Folder to make, azureml-jobs/NAME by default; refused where it exists and is not empty.
+    #[arg(long, value_name = "FOLDER")]
+    pub output: Option<PathBuf>,
+    /// Submit it too, and print where the studio shows it.
+    #[arg(long)]
+    pub submit: bool,
+    /// Workspace to submit it to: its config.json, or azureml://…; the config.json of this folder, or one
+    /// around it, by default.
+    #[arg(long, value_name = "FILE|URI", requires = "submit")]
+    pub workspace: Option<String>,
+}
+
+const JOB_EXAMPLES: &str = "\
+The folder holds job.yml, for az ml job create --file, and code/ with the configuration and the files
+that travel with it. --submit signs in as training does: AZURE_TENANT_ID, AZURE_CLIENT_ID and
+AZURE_CLIENT_SECRET, a workload or managed identity, or the login of az. The job trains in its own MLflow
+run, and the run folder is among its outputs. ferrotune computes on the processors of a machine.
+
+Examples:
+  az acr build --registry REGISTRY --image ferrotune:0.1.0 .      # of the Dockerfile, once
+  ferrotune azureml job --config clauses.toml --compute cpu-cluster \\
+      --image REGISTRY.azurecr.io/ferrotune:0.1.0
+  ferrotune azureml job --config recipe.toml --instance-type Standard_D16s_v5 \\
+      --image REGISTRY.azurecr.io/ferrotune:0.1.0 --data azureml:clauses:1 --submit";

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod artifact;
+mod azureml;
 mod benchmark;
 mod classifier;
 mod cli;
@@ -56,6 +57,7 @@ fn main() {
         Command::Export(arguments) => commands::export::run(&arguments),
         Command::Quantize(arguments) => commands::quantize::run(&arguments),
         Command::Upload(arguments) => commands::upload::run(&arguments),
+        Command::Azureml(arguments) => commands::azureml::run(&arguments),
     };
     if let Err(failure) = outcome {
         failure.print();

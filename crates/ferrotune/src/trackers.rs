@@ -89,6 +89,11 @@ impl TrackingConfig {
         self.uri = Some(Uri(uri.to_owned()));
     }
 
+    /// For a job of Azure ML, which the service tells where its run is; other servers stay.
+    pub fn leave_to_job(&mut self) {
+        self.uri = self.uri.take().filter(|uri| !uri.0.starts_with("azureml"));
+    }
+
     /// Checks what the text alone tells.
     ///
     /// # Errors

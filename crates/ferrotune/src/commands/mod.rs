@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+pub mod azureml;
 pub mod bench;
 pub mod benchmark;
 pub mod export;

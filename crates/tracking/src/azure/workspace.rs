@@ -137,6 +137,12 @@ impl Management {
         &self.workspace
     }
 
+    /// The resource manager's host, which tells the cloud.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.resource_manager.split("://").nth(1).unwrap_or_default()
+    }
+
     /// The tracking URI of the workspace.
     ///
     /// # Errors
@@ -215,7 +221,7 @@ impl Management {
 /// Where the studio shows a run (a job is one), of the cloud that `host` is of.
 #[must_use]
 pub fn studio_page(host: &str, workspace: &str, run_id: &str) -> String {
-    let studio = if host.ends_with(".azure.cn") {
+    let studio = if host.ends_with(".azure.cn") || host.ends_with(".chinacloudapi.cn") {
         "studio.ml.azure.cn"
     } else if host.ends_with(".azure.us") || host.ends_with(".usgovcloudapi.net") {
         "ml.azure.us"
