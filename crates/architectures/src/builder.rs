@@ -52,6 +52,8 @@ pub(crate) struct Builder<'a, B: Backend> {
     pub(crate) method: &'a Method,
     /// By the method, unless the network shall only answer.
     pub(crate) trains_encoder: bool,
+    /// Whether a head that the checkpoint lacks, or has for other labels, may be new.
+    pub(crate) may_be_new: bool,
     pub(crate) seed: u64,
     /// What is read of a sequence, where the family leaves that open.
     pub(crate) pooling: Pooling,
@@ -86,6 +88,7 @@ impl<'a, B: Backend> Builder<'a, B> {
             family,
             method,
             trains_encoder: *method == Method::Full,
+            may_be_new: true,
             seed,
             pooling: Pooling::First,
             parameters: Parameters::default(),
@@ -260,8 +263,8 @@ impl<'a, B: Backend> Builder<'a, B> {
         self.linears.push(name.to_owned());
         let mut found = |suffix: &str, shape: &[usize]| {
             let name = format!("{name}.{suffix}");
-            match self.checkpoint.find(self.family.root, &name, shape) {
-                Err(Error::Shape { found, .. }) if last => {
+            match self.of_head(&name, shape) {
+                Err(Error::Shape { found, .. }) if last && self.may_be_new => {
                     self.labels_of_checkpoint = found.first().copied();
                     Ok(None)
                 }
@@ -302,13 +305,21 @@ impl<'a, B: Backend> Builder<'a, B> {
     ) -> Result<LayerNorm<B>, Error> {
         let mut vector = |part: &str, new: f32| -> Result<Tensor<B>, Error> {
             let name = format!("{name}.{part}");
-            let found = self.checkpoint.find(self.family.root, &name, &[width])?;
+            let found = self.of_head(&name, &[width])?;
             let data = found.unwrap_or_else(|| self.lacking(&name, vec![new; width]));
             Ok(Tensor::Trained(self.parameter(&name, &[width], &data)))
         };
         let weight = vector("weight", 1.0)?;
         let bias = (bias == Bias::Yes).then(|| vector("bias", 0.0)).transpose()?;
         Ok(LayerNorm { weight, bias, eps })
+    }
+
+    /// A tensor of the head; none where it may be new.
+    fn of_head(&self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>, Error> {
+        match self.may_be_new {
+            true => self.checkpoint.find(self.family.root, name, shape),
+            false => self.checkpoint.get(self.family.root, name, shape).map(Some),
+        }
     }
 
     /// Remembers that the checkpoint lacks this tensor.

@@ -68,11 +68,11 @@ impl<B: Backend> SequenceClassifier<B> {
     /// frozen, so that it is packed once and may be quantised.
     ///
     /// # Errors
-    /// A file is missing or damaged, or the architecture unknown.
+    /// A file is missing or damaged, the architecture unknown, the head missing or for other labels.
     pub fn load_to_answer(backend: &B, folder: &Path, labels: usize) -> Result<Self, Error> {
         let (config, checkpoint) = (Config::read(folder)?, Checkpoint::open(folder)?);
         let mut builder = Builder::new(backend, &checkpoint, config.family, &Method::Full, 0);
-        builder.trains_encoder = false;
+        (builder.trains_encoder, builder.may_be_new) = (false, false);
         Self::assemble(builder, config, labels)
     }
 

@@ -379,6 +379,22 @@ fn a_model_folder_offers_no_choice_of_models() {
     assert_eq!(scene.run(&["predict", &best, "we may end"]).code, Some(0));
 }
 
+/// Else a new head would answer, by chance.
+#[test]
+fn a_head_for_other_labels_cannot_answer() {
+    for method in ["full", "lora"] {
+        let scene = Scene::new();
+        let answer = scene.train(&[&format!("method={method}")]);
+        assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+        let run = scene.run_folder();
+        scene.edit_json(&format!("{run}/best/ferrotune.json"), |card| {
+            card["labels"] = json!({"names": ["a", "b", "c"], "task": "multiclass"})
+        });
+        let refused = ["classifier.weight` has shape [2, 40], expected [3, 40]"];
+        scene.run(&["predict", &run, "we may end"]).refused(&refused);
+    }
+}
+
 #[test]
 fn a_folder_without_model_cannot_answer() {
     let scene = Scene::new();
