@@ -270,5 +270,7 @@ mod tests {
         // A key that a family reads through another's.
         let electra = bert("layer_norm_eps", "\"small\"").replace("\"bert\"", "\"electra\"");
         assert!(refused(&electra).contains("layer_norm_eps: invalid type: string"));
+        let roberta = bert("pad_token_id", "4").replace("\"bert\"", "\"roberta\"");
+        assert!(refused(&roberta).contains("pad_token_id is 4"));
     }
 }

@@ -6,7 +6,7 @@ use crate::Error;
 use crate::backend::Backend;
 use crate::bert;
 use crate::builder::Builder;
-use crate::config::OutOfRange;
+use crate::config::{OutOfRange, out_of_range};
 use crate::encoder::Encoder;
 use crate::family::Family;
 use crate::head::{Head, HeadLayers};
@@ -47,7 +47,15 @@ pub(crate) struct Config {
 
 impl Config {
     pub(crate) fn check(&self) -> Result<(), OutOfRange> {
-        self.bert.check()
+        self.bert.check()?;
+        if self.max_length() == 0 {
+            let limit = format!(
+                "must leave positions behind it: max_position_embeddings is {}",
+                self.bert.max_position_embeddings
+            );
+            return out_of_range("pad_token_id", self.first_position() - 1, &limit);
+        }
+        Ok(())
     }
 
     /// Row of the position table that a sequence's first token takes.

@@ -28,4 +28,5 @@ pub use error::{Error, Result};
 pub use labels::LabelScheme;
 pub use order::epoch_order;
 pub use report::{ClassCount, DataReport, SharedTexts, SplitReport, TokenLengths};
+pub use table::check_format;
 pub use tokenizer::{Encoded, TOKENIZER_FILES, Tokenizer};

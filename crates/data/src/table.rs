@@ -40,15 +40,28 @@ pub(crate) enum LabelColumn<'a> {
 
 /// Reads a whole file.
 pub(crate) fn read(path: &Path, columns: Columns<'_>) -> Result<Vec<Row>> {
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    let read = match extension.as_str() {
-        "csv" => csv::read,
-        "jsonl" | "ndjson" => jsonl::read,
-        "parquet" => parquet::read,
-        _ => return Err(Error::Unsupported { path: path.into(), extension }),
-    };
-    let rows = read(path, columns)?;
+    let rows = reader(path)?(path, columns)?;
     if rows.is_empty() { Err(Error::NoRows { path: path.into() }) } else { Ok(rows) }
+}
+
+/// Whether a file's name is that of a format that is read; the file itself is not looked at.
+///
+/// # Errors
+/// [`Error::Unsupported`].
+pub fn check_format(path: &Path) -> Result<()> {
+    reader(path).map(drop)
+}
+
+type Reader = fn(&Path, Columns<'_>) -> Result<Vec<Row>>;
+
+fn reader(path: &Path) -> Result<Reader> {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    match extension.as_str() {
+        "csv" => Ok(csv::read),
+        "jsonl" | "ndjson" => Ok(jsonl::read),
+        "parquet" => Ok(parquet::read),
+        _ => Err(Error::Unsupported { path: path.into(), extension }),
+    }
 }
 
 /// The content of a text file, without a byte-order mark. Nothing but white space counts as empty.

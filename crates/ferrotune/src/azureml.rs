@@ -83,6 +83,7 @@ impl Job {
             ("test", &mut settings.test_file),
         ] {
             if let Some(path) = file {
+                data::check_format(path)?;
                 let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("");
                 let there = format!("data/{split}.{ending}");
                 carry(path, &there, &mut files)?;
@@ -96,6 +97,12 @@ impl Job {
             "dataset".clone_into(folder);
         }
         check_size(&files)?;
+        if let Some(uri) = config.artifacts.uri.as_deref().filter(|uri| !uri.contains("://")) {
+            bail!(
+                "artifacts.uri is {uri}, a folder, which a job would fill on a machine that is gone \
+                 afterwards: leave it out, since the run folder is kept among the job's outputs"
+            );
+        }
         // What lies there is kept with the job.
         config.output_dir = "outputs".into();
         config.tracking.leave_to_job();

@@ -120,6 +120,14 @@ impl Export {
 fn classifier(folder: &Path, base: Option<&Base>, card: &Card, isa: Isa) -> Result<Classifier> {
     let tokenizer = Tokenizer::from_folder(folder, card.max_length)?;
     let settings: Map<String, Value> = artifact::read_json(&folder.join("config.json"))?;
+    let named = settings.get("id2label").and_then(Value::as_object).map_or(0, Map::len);
+    let expected = card.schema.labels.names.len();
+    if named != expected {
+        bail!(
+            "{} does not fit together: config.json has {named} labels, {CARD} has {expected}",
+            folder.display()
+        );
+    }
     let padding = settings.get("pad_token_id").and_then(Value::as_u64);
     let tokenizer = export::Tokenizer {
         json: tokenizer.to_json()?,

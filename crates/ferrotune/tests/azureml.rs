@@ -286,6 +286,8 @@ fn what_cannot_be_a_job_is_refused_and_nothing_is_written() {
     on(&["--data", &signed]).refused(&["without a signature"]);
     on(&["--data", "clauses.csv"]).refused(&["azureml:NAME:VERSION"]);
     on(&["--set", "data.train_file=nowhere.jsonl"]).refused(&["nowhere.jsonl"]);
+    on(&["--set", "data.train_file=config.json"]).refused(&["config.json"]);
+    on(&["--set", "artifacts.uri=models"]).refused(&["artifacts.uri is models, a folder"]);
     on(&["--set", "training.max_epoch=1"]).refused(&["max_epochs"]);
     on(&["--workspace", "config.json"]).refused(&["--submit"]);
     on(&["--output", "model"]).refused(&["model"]);

@@ -392,6 +392,10 @@ fn a_head_for_other_labels_cannot_answer() {
         });
         let refused = ["classifier.weight` has shape [2, 40], expected [3, 40]"];
         scene.run(&["predict", &run, "we may end"]).refused(&refused);
+        for format in ["merged", "onnx"] {
+            let export = scene.run(&["export", &run, "--format", format]);
+            export.refused(&["config.json has 2 labels, ferrotune.json has 3"]);
+        }
     }
 }
 

@@ -135,7 +135,7 @@ pub enum Error {
     },
     /// An answer that is none of MLflow's, or Azure's: HTML, half an answer, a redirect.
     #[error("{url} does not answer as its API should: {reason}")]
-    NotMlflow {
+    BadAnswer {
         /// The address, without credentials.
         url: String,
         /// What came instead.
@@ -238,7 +238,7 @@ impl Error {
             }
             // MLflow's own server can answer 503 after it stored what was sent.
             Self::Unreachable { .. }
-            | Self::NotMlflow { .. }
+            | Self::BadAnswer { .. }
             | Self::Refused { status: 500 | 502..=504, .. } => Failure::Unknown,
             Self::Refused { status: 401 | 403, .. }
             | Self::NoToken { .. }

@@ -73,5 +73,5 @@ fn created(url: &str, (status, _): (u16, String)) -> Result<()> {
         return Ok(());
     }
     let url = url.split('?').next().unwrap_or_default().to_owned();
-    Err(Error::NotMlflow { url, reason: format!("{status} instead of 201 Created") })
+    Err(Error::BadAnswer { url, reason: format!("{status} instead of 201 Created") })
 }

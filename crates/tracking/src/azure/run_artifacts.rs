@@ -109,7 +109,7 @@ impl Client {
         let mut made = made.artifact_content_information;
         // There is one, under its path.
         let content = made.remove(path).or_else(|| made.into_values().next());
-        let content = content.ok_or_else(|| Error::NotMlflow {
+        let content = content.ok_or_else(|| Error::BadAnswer {
             url,
             reason: "it gives no address for an artifact".to_owned(),
         })?;

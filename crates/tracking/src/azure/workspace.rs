@@ -152,7 +152,7 @@ impl Management {
         let url = self.url("");
         let answer: Value = self.http.get(&url)?;
         let found = answer["properties"]["mlFlowTrackingUri"].as_str();
-        found.map(str::to_owned).ok_or_else(|| Error::NotMlflow {
+        found.map(str::to_owned).ok_or_else(|| Error::BadAnswer {
             url,
             reason: "the workspace has no mlFlowTrackingUri".to_owned(),
         })

@@ -2,8 +2,8 @@
 //!
 //! `http:` and `https:` name the server itself, with a path if it lives behind one. `azureml:` is
 //! the form in which Azure Machine Learning names a workspace; its REST API lives at the same host
-//! under `/mlflow/v2.0`, with TLS wherever that is not this machine. A user name and password in the address are taken out of it at once, so
-//! no message and no file can show them.
+//! under `/mlflow/v2.0`, with TLS wherever that is not this machine. A user name and password in the
+//! address are taken out of it at once, so no message and no file can show them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -82,6 +82,11 @@ impl Address {
     /// The Azure ML workspace that this is, as its services name it: `/subscriptions/…/workspaces/…`.
     pub fn workspace(&self) -> Option<&str> {
         workspace_of(&self.prefix).filter(|workspace| workspace.starts_with("/subscriptions/"))
+    }
+
+    /// Whether this is Azure ML: a workspace, or a registry that several share.
+    pub fn is_azure_ml(&self) -> bool {
+        workspace_of(&self.prefix).is_some()
     }
 
     /// The host, without a port.

@@ -127,8 +127,14 @@ impl Connection {
     }
 
     /// For a workspace of Azure ML: the tokens of this machine's identity, unless other credentials are
-    /// given; those of a job are renewed.
+    /// given; those of a job are renewed. A job's token goes to no other server.
     fn use_entra(&mut self, environment: &Environment) {
+        let of_workspace = environment.tracking_uri().is_some_and(|uri| uri.starts_with("azureml"));
+        if of_workspace && !self.address.is_azure_ml() {
+            if let Credentials::Token(_) = self.credentials {
+                self.credentials = Credentials::None;
+            }
+        }
         let Some(workspace) = self.address.workspace().filter(|_| self.in_uri.is_none()) else {
             return;
         };
@@ -166,10 +172,14 @@ impl Connection {
         Ok(())
     }
 
-    /// The same settings for the server that keeps the model registry.
+    /// The same settings for the server that keeps the model registry; Entra ID tokens go to Azure ML
+    /// alone.
     pub(crate) fn for_registry(&self) -> Self {
         let mut connection = self.clone();
         if let Some((address, in_uri)) = &self.registry {
+            if matches!(self.credentials, Credentials::Entra(_)) && !address.is_azure_ml() {
+                connection.credentials = Credentials::None;
+            }
             (connection.address, connection.in_uri) = (address.clone(), in_uri.clone());
         }
         connection
@@ -237,5 +247,22 @@ mod tests {
         ];
         let refused = Connection::from_environment("http://h", &both.into_iter().collect());
         assert!(matches!(refused, Err(Error::Setting { .. })));
+    }
+
+    #[test]
+    fn the_token_of_a_job_goes_to_its_workspace_alone() {
+        let workspace = "azureml://h.api.azureml.ms/mlflow/v1.0/subscriptions/s/workspaces/w";
+        let token = ("MLFLOW_TRACKING_TOKEN", "s3cret");
+        let other = ("MLFLOW_REGISTRY_URI", "http://registry:1");
+        let job: Environment =
+            [("MLFLOW_TRACKING_URI", workspace), token, other].into_iter().collect();
+        let found = Connection::from_environment(workspace, &job).expect("a workspace");
+        assert!(matches!(found.credentials, Credentials::Entra(_)));
+        assert_eq!(found.for_registry().credentials, Credentials::None);
+        let found = Connection::from_environment("http://ours", &job).expect("a server");
+        assert_eq!(found.credentials, Credentials::None);
+        let ours = [("MLFLOW_TRACKING_URI", "http://ours"), token].into_iter().collect();
+        let found = Connection::from_environment("http://other", &ours).expect("a server");
+        assert!(matches!(found.credentials, Credentials::Token(_)), "as MLflow does");
     }
 }

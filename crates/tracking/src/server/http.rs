@@ -202,7 +202,7 @@ fn broken(url: &str, error: &ureq::Error) -> Error {
         | ureq::Error::Timeout(Connect | Resolve) => false,
         ureq::Error::Io(error) => error.kind() != std::io::ErrorKind::ConnectionRefused,
         ureq::Error::Http(_) | ureq::Error::BadUri(_) | ureq::Error::Protocol(_) => {
-            return Error::NotMlflow { url: url.to_owned(), reason: error.to_string() };
+            return Error::BadAnswer { url: url.to_owned(), reason: error.to_string() };
         }
         _ => true,
     };
@@ -219,7 +219,7 @@ fn json<T: DeserializeOwned>(url: &str, answer: Response<Body>) -> Result<T> {
     let mut answer = accepted(url, answer)?;
     let text = body(url, &mut answer)?;
     let text = if text.trim().is_empty() { "{}" } else { text.as_str() };
-    serde_json::from_str(text).map_err(|error| Error::NotMlflow {
+    serde_json::from_str(text).map_err(|error| Error::BadAnswer {
         url: url.to_owned(),
         reason: format!("{error} in {:?}", shown(text)),
     })
@@ -233,7 +233,7 @@ fn accepted(url: &str, mut answer: Response<Body>) -> Result<Response<Body>> {
         300..=399 => {
             let to = header(answer.headers(), "location").unwrap_or("nowhere");
             let reason = format!("it redirects to {to}; use that address if it is the server's");
-            return Err(Error::NotMlflow { url: url.to_owned(), reason });
+            return Err(Error::BadAnswer { url: url.to_owned(), reason });
         }
         _ => {}
     }
@@ -279,8 +279,8 @@ fn retry_after(answer: &Response<Body>) -> Option<Duration> {
 
 fn without_answer(error: Error) -> Error {
     match error {
-        Error::NotMlflow { url, .. } => {
-            Error::NotMlflow { url, reason: "the answer is not what it should be".to_owned() }
+        Error::BadAnswer { url, .. } => {
+            Error::BadAnswer { url, reason: "the answer is not what it should be".to_owned() }
         }
         error => error,
     }
@@ -289,7 +289,7 @@ fn without_answer(error: Error) -> Error {
 fn body(url: &str, answer: &mut Response<Body>) -> Result<String> {
     let bytes = answer.body_mut().with_config().limit(ANSWER_LIMIT).read_to_vec();
     let bytes = bytes.map_err(|error| match error {
-        ureq::Error::BodyExceedsLimit(limit) => Error::NotMlflow {
+        ureq::Error::BodyExceedsLimit(limit) => Error::BadAnswer {
             url: url.to_owned(),
             reason: format!("its answer has more than {limit} bytes"),
         },

@@ -74,7 +74,7 @@ impl Retry {
             let again = match error.failure() {
                 Failure::NotDone => true,
                 // A page of HTML will not be another one in two seconds.
-                Failure::Unknown if matches!(error, Error::NotMlflow { .. }) => false,
+                Failure::Unknown if matches!(error, Error::BadAnswer { .. }) => false,
                 Failure::Unknown => repeated == Repeated::Harmless,
                 Failure::Credentials | Failure::Final => false,
             };
