@@ -22,9 +22,9 @@ model cannot be used); 130 interrupted, with a checkpoint.
 
 Environment: FERROTUNE__SECTION__KEY sets a configuration key; FERROTUNE_ISA forces an instruction
 set (scalar, neon, avx2, avx512, avx512vnni, avx512bf16); HF_HOME, HF_TOKEN, HF_ENDPOINT,
-HF_HUB_OFFLINE and PIP_INDEX_URL as usual; MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, MLFLOW_RUN_ID
-and what else MLflow's client reads to reach a server; AZURE_CLIENT_SECRET and what else Azure's SDKs read
-to sign in; RUST_LOG=debug tells more.
+HF_HUB_OFFLINE and PIP_INDEX_URL as usual; MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME,
+MLFLOW_RUN_ID and what else MLflow's client reads to reach a server; AZURE_CLIENT_SECRET and what
+else Azure's SDKs read to sign in; RUST_LOG=debug tells more.
 
 Examples:
   ferrotune train --config examples/quickstart.toml
@@ -114,7 +114,7 @@ const TRAIN_EXAMPLES: &str = "\
 Examples:
   ferrotune train --config examples/quickstart.toml
   ferrotune train --pretrained-model bert-base-uncased --train-file clauses.csv
-  ferrotune train --set method=svm --train-file clauses.csv       # TF-IDF and linear SVMs, no network
+  ferrotune train --set method=svm --train-file clauses.csv     # TF-IDF and linear SVMs, no network
   ferrotune train --resume runs/steady-otter-417-3f2a9c1d
 
 Without a configuration: roberta-base with LoRA (r 8, alpha 32, dropout 0.1) on lex_glue/unfair_tos.";
@@ -477,7 +477,7 @@ Credentials come from the environment: AZURE_STORAGE_CONNECTION_STRING, or
 AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN, or
 AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET (or AZURE_FEDERATED_TOKEN_FILE), or
 AZURE_USE_AZURE_CLI=true, else the machine's managed identity; AWS_... and GOOGLE_... as the
-services' own tools. AWS_ENDPOINT_URL (and AWS_ALLOW_HTTP=true) names another service that speaks S3.
+services' own tools. AWS_ENDPOINT_URL (and AWS_ALLOW_HTTP=true) names another that speaks S3.
 
 Examples:
   ferrotune upload runs/steady-otter-417-3f2a9c1d --to azure://models/clauses
@@ -535,10 +535,11 @@ pub struct JobArguments {
 }
 
 const JOB_EXAMPLES: &str = "\
-The folder holds job.yml, for az ml job create --file, and code/ with the configuration and the files
-that travel with it. --submit signs in as training does: AZURE_TENANT_ID, AZURE_CLIENT_ID and
-AZURE_CLIENT_SECRET, a workload or managed identity, or the login of az. The job trains in its own MLflow
-run, and the run folder is among its outputs. ferrotune computes on the processors of a machine.
+The folder holds job.yml, for az ml job create --file, and code/ with the configuration and the
+files that travel with it. --submit signs in as training does: AZURE_TENANT_ID, AZURE_CLIENT_ID
+and AZURE_CLIENT_SECRET, a workload or managed identity, or the login of az. The job trains in its
+own MLflow run, and the run folder is among its outputs. ferrotune computes on CPUs: a machine's
+GPU would be idle.
 
 Examples:
   az acr build --registry REGISTRY --image ferrotune:0.1.0 .      # of the Dockerfile, once

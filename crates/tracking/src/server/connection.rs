@@ -130,10 +130,9 @@ impl Connection {
     /// given; those of a job are renewed. A job's token goes to no other server.
     fn use_entra(&mut self, environment: &Environment) {
         let of_workspace = environment.tracking_uri().is_some_and(|uri| uri.starts_with("azureml"));
-        if of_workspace && !self.address.is_azure_ml() {
-            if let Credentials::Token(_) = self.credentials {
-                self.credentials = Credentials::None;
-            }
+        let is_token = matches!(self.credentials, Credentials::Token(_));
+        if is_token && of_workspace && !self.address.is_azure_ml() {
+            self.credentials = Credentials::None;
         }
         let Some(workspace) = self.address.workspace().filter(|_| self.in_uri.is_none()) else {
             return;
