@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::Scene;
+use common::{Scene, answer};
 
 /// Every file and folder below a folder, with its mode.
 #[cfg(unix)]
@@ -45,6 +45,30 @@ fn files_and_folders_have_the_modes_that_the_umask_leaves() {
             assert_eq!(mode, expected, "{} has {mode:o} under {umask}", path.display());
         }
     }
+}
+
+/// In a container no variable says who runs what there; the system knows.
+#[cfg(unix)]
+#[test]
+fn a_run_has_its_user_s_name() {
+    let scene = Scene::new();
+    let user_of_a_run = |named: Option<&str>| {
+        let mut command = scene.command();
+        for variable in ["LOGNAME", "USER", "LNAME", "USERNAME"] {
+            command.env_remove(variable);
+        }
+        command.envs(named.map(|name| ("USER", name)));
+        command.args(scene.train_arguments(&["training.max_epochs=1"]));
+        let done = answer(command, b"");
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+        let record = scene.read(&format!("{}/run.json", scene.run_folder()));
+        let info: serde_json::Value = serde_json::from_slice(&record).expect("JSON");
+        std::fs::remove_dir_all(scene.path("runs")).expect("removed");
+        info["user"].as_str().expect("a name").to_owned()
+    };
+    assert_eq!(user_of_a_run(Some("ada")), "ada");
+    let id = std::process::Command::new("id").arg("-un").output().expect("id");
+    assert_eq!(user_of_a_run(None), String::from_utf8(id.stdout).expect("UTF-8").trim());
 }
 
 /// An ALBERT whose layers are used so often that no machine has the memory for what they keep.

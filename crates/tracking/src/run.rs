@@ -133,10 +133,13 @@ pub fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Who runs this, found as Python's `getpass.getuser` and thereby MLflow do: what the environment says,
+/// else the system's name of the user. A container sets no variables.
 fn current_user() -> String {
-    ["USER", "LOGNAME", "USERNAME"]
+    ["LOGNAME", "USER", "LNAME", "USERNAME"]
         .iter()
         .find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()))
+        .or_else(|| whoami::username().ok())
         .unwrap_or_else(|| "unknown".to_owned())
 }
 
