@@ -253,7 +253,7 @@ impl<'a, B: Backend> Builder<'a, B> {
             let a = self.parameter(&a_name, &[config.r, input], &a);
             (a, self.parameter(&b_name, &[out, config.r], &vec![0.0; out * config.r]))
         });
-        Some(Lora { a, b, scale: config.scale(), dropout: config.dropout, site })
+        Some(Lora { a, b, scale: config.scale(), dropout: config.dropout as f32, site })
     }
 
     /// A linear layer of the head.

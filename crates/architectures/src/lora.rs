@@ -45,9 +45,9 @@ pub struct LoraConfig {
     /// Rank of the adapters.
     pub r: usize,
     /// Strength α: the adapter's product is scaled by alpha / r.
-    pub alpha: f32,
+    pub alpha: f64,
     /// Dropout on the adapter's input.
-    pub dropout: f32,
+    pub dropout: f64,
     /// Names of the layers that get adapters; or "query-value", those that give queries and values
     /// in the model's family; or "all-linear".
     pub target_modules: TargetModules,
@@ -77,10 +77,12 @@ impl LoraConfig {
         if self.r == 0 || self.r > 4096 {
             return error("r", self.r.to_string(), "in 1..=4096");
         }
-        if !(self.alpha.is_finite() && self.alpha > 0.0) {
+        // As they are computed with.
+        let (alpha, dropout) = (self.alpha as f32, self.dropout as f32);
+        if !(alpha.is_finite() && alpha > 0.0) {
             return error("alpha", self.alpha.to_string(), "a positive number");
         }
-        if !(0.0..1.0).contains(&self.dropout) {
+        if !(0.0..1.0).contains(&dropout) {
             return error("dropout", self.dropout.to_string(), "in 0..1");
         }
         match &self.target_modules {
@@ -94,8 +96,8 @@ impl LoraConfig {
 
     /// The factor on the adapter's product.
     pub fn scale(&self) -> f32 {
-        let r = self.r as f32;
-        self.alpha / if self.use_rslora { r.sqrt() } else { r }
+        let r = self.r as f64;
+        (self.alpha / if self.use_rslora { r.sqrt() } else { r }) as f32
     }
 
     /// Whether the layer `name` of this family gets an adapter.

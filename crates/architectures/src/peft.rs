@@ -45,7 +45,7 @@ pub fn write_adapter<B: Backend>(
         "base_model_name_or_path": base,
         "r": lora.r,
         "lora_alpha": alpha(lora.alpha),
-        "lora_dropout": shortest(lora.dropout),
+        "lora_dropout": lora.dropout,
         "target_modules": lora.target_modules.literal(model.config.family),
         "modules_to_save": model.config.family.head,
         "use_rslora": lora.use_rslora,
@@ -60,13 +60,8 @@ pub fn write_adapter<B: Backend>(
     write_tensors(&folder.join(ADAPTER_WEIGHTS), tensors)
 }
 
-/// The shortest decimal that reads back as the same f32: 0.1, not 0.10000000149011612.
-fn shortest(x: f32) -> f64 {
-    x.to_string().parse().unwrap_or(f64::from(x))
-}
-
 /// PEFT writes whole numbers as integers, and older readers expect them.
-fn alpha(alpha: f32) -> Value {
+fn alpha(alpha: f64) -> Value {
     if alpha.fract() == 0.0 { json!(alpha as i64) } else { json!(alpha) }
 }
 
@@ -129,8 +124,8 @@ pub fn read_adapter_config(folder: &Path) -> Result<LoraConfig, Error> {
     let r = &settings["r"];
     let lora = LoraConfig {
         r: r.as_u64().ok_or_else(|| invalid(format!("r is {r}, not a whole number")))? as usize,
-        alpha: number("lora_alpha", 8.0)? as f32,
-        dropout: number("lora_dropout", 0.0)? as f32,
+        alpha: number("lora_alpha", 8.0)?,
+        dropout: number("lora_dropout", 0.0)?,
         target_modules,
         use_rslora: settings["use_rslora"] == true,
     };

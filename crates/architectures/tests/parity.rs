@@ -39,7 +39,7 @@ struct Case {
 #[derive(Deserialize)]
 struct Lora {
     r: usize,
-    alpha: f32,
+    alpha: f64,
     target_modules: TargetModules,
     use_rslora: bool,
 }

@@ -80,7 +80,8 @@ impl Export {
         };
         match &self.what {
             What::Adapter => {
-                export::peft_adapter(&self.folder, &tokenizer_files(&self.folder), folder)?;
+                let files = tokenizer_files(&self.folder);
+                export::peft_adapter(&self.folder, &files, self.card.max_length, folder)?;
                 card(&self.card)?;
             }
             What::Merged(classifier) => {

@@ -9,6 +9,7 @@ use crate::config::{Config, environment};
 use crate::device::Device;
 use crate::failure::{BeforeStart, Failure, Outcome};
 use crate::interrupt::{Interrupt, Interrupted};
+use crate::metrics::Classes;
 use crate::prepared::Rows;
 use crate::progress::{print, tell};
 use crate::recorder::Recorder;
@@ -146,6 +147,11 @@ impl Order {
         }
         let place = config.tracking.place(&environment).before_start()?;
         place.as_ref().map_or(Ok(()), Place::check).before_start()?;
+        if resumed.is_none() {
+            // From anywhere the run's folder leads to the same places.
+            config.tracking.pin().before_start()?;
+            config.artifacts.pin().before_start()?;
+        }
         let store = config.artifacts.uri.as_deref().map(upload::open).transpose().before_start()?;
         Ok(Order { config, resumed, place, store, interrupt, started })
     }
@@ -161,6 +167,10 @@ impl Order {
         let prepare = || L::prepare(&mut config, &device, &rows);
         let (learner, data_report) = device.run(prepare).before_start()?;
         tell(format_args!("{data_report}"));
+        if let Classes::Binary = rows.classes {
+            let positive = &rows.dataset.labels.names[1];
+            tell(format_args!("positive class: {positive}, the last of data.label_names"));
+        }
         learner.check(&config).before_start()?;
 
         interrupt.checkpoints_from_now_on();
@@ -268,7 +278,7 @@ impl<L: Learner> Job<L> {
             models.push(("best model, tuned thresholds".to_owned(), tuned));
         }
         models.extend(last.as_ref().map(|(name, _, last)| (name.clone(), last)));
-        Ok(Some(results::table(rows, self.rows.classes, &models)))
+        Ok(Some(results::table(rows, &self.rows.dataset.labels, self.rows.classes, &models)))
     }
 
     fn report(&self, tests: &Tests, recorder: &mut Recorder, note: &str) -> Result<()> {

@@ -68,10 +68,19 @@ impl Tested {
 }
 
 /// The table at the end: one column per model, each figure with its 95 % interval.
-pub fn table(rows: usize, classes: Classes, models: &[(String, &Tested)]) -> String {
+pub fn table(
+    rows: usize,
+    labels: &LabelScheme,
+    classes: Classes,
+    models: &[(String, &Tested)],
+) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
-    let mut header = vec![format!("test, {rows} rows")];
+    let of = match classes {
+        Classes::Binary => format!("; positive: {}", labels.names[1]),
+        Classes::Multi(_) | Classes::MultiLabel(_) => String::new(),
+    };
+    let mut header = vec![format!("test, {rows} rows{of}")];
     header.extend(models.iter().map(|(name, _)| name.clone()));
     table.set_header(header);
     let columns: Vec<_> = models.iter().map(|(_, tested)| tested.figures(classes)).collect();

@@ -94,6 +94,17 @@ impl TrackingConfig {
         self.uri = self.uri.take().filter(|uri| !uri.0.starts_with("azureml"));
     }
 
+    /// Makes a folder's path absolute.
+    ///
+    /// # Errors
+    /// A URI that names neither a server nor a folder.
+    pub fn pin(&mut self) -> Result<()> {
+        if let Some(uri) = self.uri.as_mut().filter(|uri| !uri.0.is_empty()) {
+            uri.0 = tracking::absolute_uri(&uri.0).context("tracking.uri cannot be used")?;
+        }
+        Ok(())
+    }
+
     /// Checks what the text alone tells.
     ///
     /// # Errors

@@ -175,6 +175,8 @@ fn settings_out_of_range_name_key_value_and_limit() {
     for (setting, parts) in [
         ("lora.r=0", &["lora.r is 0", "in 1..=4096"][..]),
         ("lora.dropout=1.0", &["lora.dropout is 1", "in 0..1"]),
+        ("lora.dropout=0.99999999", &["lora.dropout is 0.99999999", "in 0..1"]),
+        ("lora.alpha=1e39", &["lora.alpha is 1", "a positive number"]),
         ("training.learning_rate=-1", &["training.learning_rate is -1", "positive"]),
         ("data.max_length=71", &["data.max_length is 71", "at most 70 tokens"]),
         ("data.max_length=2", &["max_length = 2", "2 special tokens"]),
@@ -423,13 +425,23 @@ fn predicting_a_file_names_its_columns() {
     let file = scene.file("rows.csv", "clause\nWe may end.\n");
     scene.run(&["predict", &run, "--file", &file]).refused(&["no column `text`", "`clause`"]);
     let column = ["predict", &run, "--file", &file, "--text-column", "clause"];
+    let to = |output: &str| scene.run(&[&column[..], &["--output", output]].concat());
+    to("nowhere/answers.jsonl")
+        .refused(&["--output is nowhere/answers.jsonl", "no folder nowhere"]);
+    let before = scene.read("rows.csv");
+    to("./rows.csv").refused(&["--output is ./", "which --file reads"]);
+    assert_eq!(scene.read("rows.csv"), before);
     assert_eq!(scene.run(&column).code, Some(0));
 }
 
 #[test]
 fn testing_needs_labels_that_the_model_knows() {
     let scene = Scene::new();
-    let run = scene.trained();
+    let trained = scene.train(&[]);
+    let said = "positive class: 1, the last of data.label_names";
+    assert!(trained.stderr.contains(said), "{}", trained.stderr);
+    assert!(trained.stdout.contains("rows; positive: 1 "), "{}", trained.stdout);
+    let run = scene.run_folder();
     let file = scene.file("bare.jsonl", "{\"text\": \"We may end.\"}\n");
     scene.run(&["test", &run, "--file", &file]).refused(&["bare.jsonl has no column", "`text`"]);
     let file = scene.file("other.jsonl", "{\"text\": \"We may end.\", \"label\": 5}\n");

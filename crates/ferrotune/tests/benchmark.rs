@@ -152,6 +152,7 @@ fn other_settings_are_another_benchmark() {
     scene.run(&arguments(&other)).refused(&[kept, "--output"]);
     let refused = |more: &[&str], parts: &[&str]| scene.run(&arguments(more)).refused(parts);
     refused(&["--seeds", "1,1"], &["--seeds is [1, 1]", "once"]);
+    refused(&["--methods", ""], &["--methods has an empty name"]);
     refused(&["--methods", "model,model"], &["names model twice"]);
     refused(&["--set", "training.epochs=3"], &["training", "did you mean `max_epochs`?"]);
     refused(&["--set", "data.task=binary"], &["multi-label"]);

@@ -54,7 +54,8 @@ fn a_merged_checkpoint_answers_as_the_run_does() {
         &["method=full"],
     ] {
         let scene = Scene::new();
-        scene.file("model/tokenizer_config.json", "{}");
+        let kept = json!({"tokenizer_class": "BertTokenizerFast", "model_max_length": 512});
+        scene.file("model/tokenizer_config.json", kept.to_string());
         let settings = [&["precision=32-true", "training.learning_rate=1e-2"], settings].concat();
         let answer = scene.train(&settings);
         assert_eq!(answer.code, Some(0), "{}", answer.stderr);
@@ -76,6 +77,11 @@ fn a_merged_checkpoint_answers_as_the_run_does() {
         assert_eq!(config["id2label"], json!({"0": "0", "1": "1"}));
         assert_eq!(config["problem_type"], "single_label_classification");
         assert_eq!(json(&merged.join("ferrotune.json"))["quantization"], "none");
+        let tokenizer = json(&merged.join("tokenizer_config.json"));
+        assert_eq!(
+            tokenizer,
+            json!({"tokenizer_class": "BertTokenizerFast", "model_max_length": 32})
+        );
     }
 }
 
@@ -93,6 +99,8 @@ fn every_format_of_the_configuration_is_written_at_the_end() {
     for format in ["merged", "peft"] {
         let answers = probabilities(&scene, &exports.join(format).display().to_string());
         assert_close(&answers, &expected);
+        let tokenizer = json(&exports.join(format).join("tokenizer_config.json"));
+        assert_eq!(tokenizer, json!({"model_max_length": 32}));
     }
 
     let mlflow = exports.join("mlflow");
@@ -100,7 +108,7 @@ fn every_format_of_the_configuration_is_written_at_the_end() {
     assert_eq!(names(&mlflow), files);
     assert_eq!(
         names(&mlflow.join("model")),
-        ["config.json", "model.safetensors", "tokenizer.json"]
+        ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     );
     let settings = json(&mlflow.join("components/tokenizer/tokenizer_config.json"));
     assert_eq!(

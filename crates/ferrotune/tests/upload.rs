@@ -3,14 +3,15 @@
 
 mod common;
 
-use common::Scene;
+use common::{Scene, answer};
 use serde_json::Value;
 
 #[test]
 fn a_finished_run_is_copied_and_not_sent_twice() {
     let scene = Scene::new();
-    let answer = scene.train(&["artifacts.uri=archive", "export.formats=[\"peft\"]"]);
-    assert_eq!(answer.code, Some(0), "{}", answer.stderr);
+    let settings = ["artifacts.uri=archive", "tracking.uri=store", "export.formats=[\"peft\"]"];
+    let trained = scene.train(&settings);
+    assert_eq!(trained.code, Some(0), "{}", trained.stderr);
     let run = scene.run_folder();
     let name = run.rsplit('/').next().expect("a name").to_owned();
     let place = format!("archive/{name}");
@@ -26,12 +27,23 @@ fn a_finished_run_is_copied_and_not_sent_twice() {
     }
     assert!(files.keys().all(|file| !file.starts_with("last/") && !file.starts_with('.')));
 
-    let again = scene.run(&["upload", &run]);
+    // Relative paths were those of the folder in which it was trained.
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let there = |action: &str| {
+        let mut command = scene.command();
+        command.current_dir(elsewhere.path()).args([action, &scene.at(&run)]);
+        answer(command, b"")
+    };
+    let again = there("upload");
     assert_eq!(again.code, Some(0), "{}", again.stderr);
     assert!(again.stderr.contains("uploaded: 0 files"), "{}", again.stderr);
+    let synced = there("sync");
+    assert_eq!(synced.code, Some(0), "{}", synced.stderr);
+    assert!(scene.path("store").is_dir());
+    assert_eq!(elsewhere.path().read_dir().expect("a folder").count(), 0);
     scene.file(&format!("{place}/manifest.json"), "{");
     let mended = scene.run(&["upload", &run]);
-    let warning = format!("warning: archive/{name}/manifest.json is damaged");
+    let warning = format!("/archive/{name}/manifest.json is damaged");
     assert!(mended.stderr.contains(&warning), "{}", mended.stderr);
     let written = scene.read(&format!("{place}/manifest.json"));
     assert_eq!(serde_json::from_slice::<Value>(&written).expect("JSON"), manifest);

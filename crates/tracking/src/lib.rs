@@ -110,7 +110,7 @@ pub use server::{
 };
 pub use system::SystemMetrics;
 pub use tags::standard_tags;
-pub use uri::check_uri;
+pub use uri::{absolute_uri, check_uri};
 
 /// Something that keeps what a run reports. Every call can be repeated without harm, except
 /// [`log_metrics`](Tracker::log_metrics), which adds points.

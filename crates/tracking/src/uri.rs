@@ -18,6 +18,17 @@ pub fn check_uri(uri: &str) -> Result<()> {
     if is_server(uri) { Connection::new(uri).map(drop) } else { local_folder(uri).map(drop) }
 }
 
+/// A tracking URI that means the same from anywhere: a folder's path becomes absolute, others stay.
+///
+/// # Errors
+/// [`Error::Uri`] with the reason.
+pub fn absolute_uri(uri: &str) -> Result<String> {
+    if azure::is_reference(uri) || is_server(uri) {
+        return Ok(uri.to_owned());
+    }
+    local_folder(uri).map(|folder| file_uri(&folder))
+}
+
 /// The absolute folder that a tracking URI names.
 pub(crate) fn local_folder(uri: &str) -> Result<PathBuf> {
     let refused = |reason| Error::Uri { uri: without_user(uri), reason };

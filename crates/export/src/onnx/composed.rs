@@ -8,22 +8,37 @@ use super::weights::{self, Form};
 use architectures::{Activation, Pattern, RelativeBias};
 
 impl Trace {
-    /// `a·Wᵀ`; with 8 bits, a's rows share a scale that is found when it is run.
+    /// `a·Wᵀ`. With 8 bits each row of `a` has a scale, found when it is run: what shares its batch changes
+    /// no answer, and a large number costs the precision of its own row alone.
     pub(super) fn product_with(&self, a: &Value, name: &str, shape: &[usize]) -> Value {
         let in_head = self.head.iter().any(|part| name.split('.').any(|p| p == *part));
         if !self.int8 || in_head {
             let w = self.tensor(name, shape, Form::Transposed);
             return self.node("MatMul", &[a, &w], &[]);
         }
-        let [codes, scale, zero] =
-            self.graph.borrow_mut().outputs("DynamicQuantizeLinear", &[a], &[]);
+        let (codes, scale) = self.codes_of(a);
         let w = self.tensor(name, shape, Form::TransposedCodes);
         let scales = self.tensor(name, shape, Form::Scales);
-        let middle = self.graph.borrow_mut().constant(UINT8, &[], vec![weights::ZERO]);
-        let sums = self.node("MatMulInteger", &[&codes, &w, &zero, &middle], &[]);
+        let zero = self.graph.borrow_mut().constant(UINT8, &[], vec![weights::ZERO]);
+        let sums = self.node("MatMulInteger", &[&codes, &w, &zero, &zero], &[]);
         let sums = self.node("Cast", &[&sums], &[cast_to(FLOAT)]);
-        let scales = self.node("Mul", &[&scale, &scales], &[]);
+        // Not the scales' product first: onnxruntime 1.32 takes that for one scale of all rows when it
+        // fuses these nodes, and is wrong by more than the largest logit.
+        let sums = self.node("Mul", &[&sums, &scale], &[]);
         self.node("Mul", &[&sums, &scales], &[])
+    }
+
+    /// The rows of `a` in bytes around [`weights::ZERO`], and their scales: the largest magnitude is 127.
+    fn codes_of(&self, a: &Value) -> (Value, Value) {
+        let attributes = [AttributeProto::ints("axes", &[-1]), AttributeProto::int("keepdims", 1)];
+        let magnitudes = self.node("Abs", &[a], &[]);
+        let largest = self.node("ReduceMax", &[&magnitudes], &attributes);
+        let largest = self.node("Max", &[&largest, &self.number(1e-30)], &[]);
+        let scale = self.node("Div", &[&largest, &self.number(127.0)], &[]);
+        let whole = self.node("Div", &[a, &scale], &[]);
+        let whole = self.node("Round", &[&whole], &[]);
+        let whole = self.node("Add", &[&whole, &self.number(f32::from(weights::ZERO))], &[]);
+        (self.node("Cast", &[&whole], &[cast_to(UINT8)]), scale)
     }
 
     /// Row numbers of a table, [batch, sequence].

@@ -7,8 +7,8 @@
 //! caller knows are in `metadata_props`.
 //!
 //! In 8 bits the encoder's matrices and the word embeddings are a quarter as large; products then run on
-//! integers (`MatMulInteger`), activations being quantised when it is run, by one scale per product: so a
-//! text's logits depend a little on what shares its batch. The head stays in f32.
+//! integers (`MatMulInteger`), activations being quantised when it is run, by one scale per token. The head
+//! stays in f32.
 
 mod attention;
 mod backend;

@@ -99,6 +99,9 @@ fn methods(arguments: &BenchmarkArguments, settings: &Settings) -> Result<Vec<Me
     };
     let mut seen = HashSet::new();
     for method in &methods {
+        if method.name.is_empty() {
+            bail!("--methods has an empty name");
+        }
         if !seen.insert(method.file_name()) {
             bail!("--methods names {} twice", method.name);
         }

@@ -14,12 +14,14 @@ use crate::failure::{BeforeStart, Outcome};
 use crate::metrics::{self, Classes};
 use crate::progress::{Downloads, bar};
 use crate::thresholds::Thresholds;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value, json};
 use std::io::{BufWriter, Read, Write};
+use std::path::Path;
 
 /// Runs the command.
 pub fn run(arguments: &PredictArguments) -> Outcome {
+    check_output(arguments).before_start()?;
     let folder = artifact::locate(&arguments.run, arguments.model).before_start()?;
     let quantization = arguments.quantization.map(Kept::quantization);
     let classifier =
@@ -57,6 +59,24 @@ pub fn run(arguments: &PredictArguments) -> Outcome {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
             other => other.context("cannot write to standard output")?,
         },
+    }
+    Ok(())
+}
+
+/// Refuses an output that would be found out about only after all texts are answered, or is the input.
+fn check_output(arguments: &PredictArguments) -> Result<()> {
+    let Some(output) = &arguments.output else { return Ok(()) };
+    let folder = match output.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        bail!("--output is {}, but there is no folder {}", output.display(), folder.display());
+    }
+    let real = |path: &Path| path.canonicalize().ok();
+    let input = arguments.file.as_deref().and_then(real);
+    if input.is_some() && input == real(output) {
+        bail!("--output is {}, which --file reads", output.display());
     }
     Ok(())
 }

@@ -23,6 +23,7 @@ pub fn run(arguments: &TestArguments) -> Outcome {
     let evaluation = classifier.evaluate(&examples, |rows| bar.inc(rows as u64))?;
     bar.finish_and_clear();
     let (classes, seed) = (classifier.classes(), classifier.schema.seed);
+    let labels = &classifier.schema.labels;
     let (tested, tuned) = classifier.device.run(|| {
         let truth = targets(&examples, classes);
         let tested = Tested::new(evaluation, &truth, classes, seed);
@@ -48,7 +49,7 @@ pub fn run(arguments: &TestArguments) -> Outcome {
         let name = format!("{} model", which.trim_end_matches(".old"));
         let mut models = vec![(name.clone(), &tested)];
         models.extend(tuned.iter().map(|tuned| (format!("{name}, tuned thresholds"), tuned)));
-        print(format_args!("{}", results::table(examples.len(), classes, &models)))?;
+        print(format_args!("{}", results::table(examples.len(), labels, classes, &models)))?;
     }
     Ok(())
 }
