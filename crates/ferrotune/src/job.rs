@@ -212,7 +212,8 @@ impl<L: Learner> Job<L> {
             None => (run_info(&self.config), L::resume(self)?),
         };
         let datasets = inputs::datasets(&self.config, &self.rows.dataset);
-        Recorder::open(&self.folder, &self.config, &info, &datasets, place, position)
+        let (folder, config, interrupt) = (&self.folder, &self.config, &self.interrupt);
+        Recorder::open(folder, config, &info, &datasets, place, interrupt, position)
     }
 
     fn train_and_test(&mut self, recorder: &mut Recorder) -> Outcome {

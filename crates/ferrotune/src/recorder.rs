@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::evaluation::Evaluation;
+use crate::interrupt::Interrupt;
 use crate::metrics::Scores;
 use crate::progress::tell;
 use crate::report;
@@ -38,6 +39,7 @@ impl Recorder {
         info: &RunInfo,
         datasets: &[tracking::Dataset],
         place: Option<&Place>,
+        interrupt: &Interrupt,
         position: u64,
     ) -> Result<Recorder> {
         let record = if RunRecord::exists(folder.path()) {
@@ -50,7 +52,7 @@ impl Recorder {
         // Before anyone follows: what is taken back here is sent nowhere.
         run.rewind_to(position)?;
         if let Some(place) = place {
-            place.follow(&mut run, folder.path())?;
+            place.follow(&mut run, folder.path(), interrupt)?;
         }
         let here = std::env::current_dir()?;
         let description = config.description.as_deref();

@@ -6,6 +6,7 @@
 //! of them. An empty `tracking.uri` switches tracking off. How a server is reached, and with which
 //! credentials, is in the environment alone.
 
+use crate::interrupt::Interrupt;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
@@ -249,11 +250,12 @@ impl Place {
         Ok(())
     }
 
-    /// Lets the place follow a run, whose record is in `folder`.
+    /// Lets the place follow a run, whose record is in `folder`. An interrupt ends the wait for a server
+    /// at the run's end.
     ///
     /// # Errors
     /// The folder cannot be written, or the server refuses the run.
-    pub fn follow(&self, run: &mut Run, folder: &Path) -> Result<()> {
+    pub fn follow(&self, run: &mut Run, folder: &Path, interrupt: &Interrupt) -> Result<()> {
         match self {
             Place::Folder(uri) => {
                 let store = FileStore::open_uri(uri, run.record().info())?;
@@ -261,6 +263,8 @@ impl Place {
             }
             Place::Server { connection, placement, patience } => {
                 let server = Server::start(folder, connection, placement, *patience)?;
+                let interrupt = interrupt.clone();
+                let server = server.unless(move || interrupt.requested());
                 run.follow(&connection.to_string(), Box::new(server))?;
             }
         }

@@ -3,6 +3,9 @@
 
 mod common;
 #[allow(dead_code, reason = "each test binary uses its part")]
+#[path = "../../tracking/tests/server/proxy.rs"]
+mod proxy;
+#[allow(dead_code, reason = "each test binary uses its part")]
 #[path = "../../tracking/tests/server/real.rs"]
 mod real;
 #[allow(dead_code, reason = "each test binary uses its part")]
@@ -10,10 +13,18 @@ mod real;
 mod service;
 
 use common::{Answer, Scene, answer, assert_nowhere};
+use proxy::{Proxy, Trouble};
 use real::{Server, Version};
 use serde_json::json;
-use service::{Azure, CLIENT_SECRET, REFRESH_TOKEN, SIGNATURE, SUBSCRIPTION, TOKEN, cli_login};
-use tracking::{Metric, NewRun, RunRecord};
+use service::{
+    Azure, CLIENT, CLIENT_SECRET, REFRESH_TOKEN, SIGNATURE, SUBSCRIPTION, TENANT, TOKEN, cli_login,
+};
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tracking::{Metric, NewRun, RunRecord, Status};
 
 const SECRETS: [&str; 4] = [CLIENT_SECRET, REFRESH_TOKEN, SIGNATURE, TOKEN];
 
@@ -122,6 +133,168 @@ fn a_job_trains_in_the_run_that_it_is() {
     assert_eq!(record.info().experiment_name, "clauses");
     let Metric { key, .. } = record.history().expect("a history").remove(0);
     assert!(read["metrics"][key].is_array());
+}
+
+/// The workspace has what the folder records, no more and no less.
+#[track_caller]
+fn assert_same(server: &Server, azure: &Azure, folder: &Path) {
+    let record = RunRecord::open(folder).expect("a record");
+    let page = tracking::page(folder).expect("readable").expect("it was sent");
+    let run_id = page.split("/runs/").nth(1).and_then(|rest| rest.split('?').next());
+    let run_id = run_id.expect("an id");
+    let client = server.client();
+    let found = client.run(run_id).expect("there");
+    assert_eq!(json!(found.info.status), json!(record.status()));
+    assert_eq!(found.info.end_time, record.end_time_ms());
+    let params: Vec<_> = found.data.params.iter().map(|p| (&p.key, &p.value)).collect();
+    assert_eq!(params.into_iter().collect::<BTreeSet<_>>(), record.params().iter().collect());
+    let point = |m: &Metric| (m.key.clone(), m.step, m.timestamp_ms, m.value.to_bits());
+    let history = record.history().expect("a history");
+    let keys: BTreeSet<_> = history.iter().chain(&found.data.metrics).map(|m| &m.key).collect();
+    let mut there = Vec::new();
+    for key in keys {
+        there.extend(client.metric_history(run_id, key).expect("asked").iter().map(point));
+    }
+    assert_eq!(there.len(), history.len(), "no point twice");
+    let points = |all: Vec<_>| all.into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(points(there), points(history.iter().map(point).collect()));
+    let blobs = azure.state().blobs.clone();
+    let files: Vec<_> = record.artifacts().collect();
+    assert_eq!(blobs.len(), files.len());
+    for (path, file) in files {
+        let sent = &blobs[&format!("dcid.{run_id}/{path}")];
+        assert!(*sent == std::fs::read(file).expect("a file"), "{path}");
+    }
+}
+
+#[test]
+fn a_run_arrives_through_trouble_with_every_call() {
+    let Some(server) = Server::start(Version::Two, &[]) else { return };
+    std::thread::scope(|threads| {
+        for trouble in [Trouble::Hang, Trouble::Reset, Trouble::Half] {
+            let server = &server;
+            threads.spawn(move || arrives_through(server, trouble));
+        }
+    });
+}
+
+fn arrives_through(server: &Server, trouble: Trouble) {
+    let mut proxy = None;
+    let azure =
+        Azure::start(Some(server.port)).behind(|port| proxy.insert(Proxy::before(port)).port);
+    let proxy = proxy.expect("started");
+    let mut environment = azure.environment_with_secret();
+    environment.push(("MLFLOW_HTTP_REQUEST_TIMEOUT".to_owned(), "2".to_owned()));
+    let scene = scene();
+    proxy.make(trouble);
+    let done = run(&scene, &environment, &scene.train_arguments(&["tracking.uri=azureml"]));
+    assert_eq!(done.code, Some(0), "{trouble:?}: {}", done.stderr);
+    assert!(done.stderr.matches("does not take the run now").count() <= 1, "{}", done.stderr);
+    let mut hit = proxy.calm();
+    let folder = PathBuf::from(scene.run_folder());
+    assert_same(server, &azure, &folder);
+
+    // From nothing but the record, with the same trouble on the way.
+    std::fs::remove_file(folder.join("server.json")).expect("there");
+    proxy.make(trouble);
+    let sync = ["sync".to_owned(), folder.display().to_string()];
+    let mut synced = run(&scene, &environment, &sync);
+    if synced.code != Some(0) {
+        // Who waits is told soon that nobody answers: here the list of clouds and the sign-in.
+        synced.ended(1, &["no answer from ", "/token: "]);
+        synced = run(&scene, &environment, &sync);
+    }
+    assert_eq!(synced.code, Some(0), "{trouble:?}: {}", synced.stderr);
+    assert!(synced.stderr.contains("metric points, the same on "), "{}", synced.stderr);
+    hit.extend(proxy.calm());
+    assert_same(server, &azure, &folder);
+    for secret in SECRETS.into_iter().chain(["sig="]) {
+        assert_nowhere(secret, &folder);
+    }
+    for call in [
+        "GET /metadata",
+        "POST v2.0/token",
+        "GET workspaces/w",
+        "POST runs/create",
+        "POST runs/log-batch",
+        "POST runs/update",
+        "POST batch/metadata",
+        "GET RUN/write",
+        "PUT blob",
+    ] {
+        assert!(hit.contains(call), "{trouble:?}: {call} in {hit:?}");
+    }
+}
+
+#[test]
+fn a_workspace_that_hangs_holds_up_nothing() {
+    let Some(server) = Server::start(Version::Two, &[]) else { return };
+    // Connections are made, and nothing is read from them.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = silent.local_addr().expect("bound");
+    let environment = [
+        ("AZURE_AUTHORITY_HOST", format!("http://{at}")),
+        ("AZURE_TENANT_ID", TENANT.to_owned()),
+        ("AZURE_CLIENT_ID", CLIENT.to_owned()),
+        ("AZURE_CLIENT_SECRET", CLIENT_SECRET.to_owned()),
+    ];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value));
+    let uri = format!("tracking.uri=azureml://{at}/mlflow/v1.0{}", service::workspace());
+    let scene = scene();
+    let start = Instant::now();
+    let short = [uri.as_str(), "tracking.patience=1s", "output_dir=short"];
+    let done = run(&scene, &environment, &scene.train_arguments(&short));
+    // A request alone would wait for two minutes, a sign-in for 20 s.
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert_eq!(done.stderr.matches("does not take the run now").count(), 1, "{}", done.stderr);
+    let short = only_run(&scene, "short");
+    let hint = format!("hint: catch up with: ferrotune sync {}", short.display());
+    assert!(done.stderr.contains(&hint), "{}", done.stderr);
+
+    // Whoever does not want to wait for it at the end, says so.
+    let patient = [uri.as_str(), "tracking.patience=10m", "output_dir=long"];
+    let mut command = scene.command();
+    command.args(scene.train_arguments(&patient)).envs(environment).stderr(Stdio::piped());
+    let child = command.spawn().expect("the program");
+    let waiting = Instant::now();
+    let ended = || {
+        let runs = std::fs::read_dir(scene.path("long"));
+        let begun = runs.is_ok_and(|mut runs| runs.next().is_some());
+        begun
+            && RunRecord::open(&only_run(&scene, "long"))
+                .is_ok_and(|record| record.status() == Status::Finished)
+    };
+    while !ended() {
+        assert!(waiting.elapsed() < Duration::from_secs(60), "training waits");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut kill = Command::new("kill");
+    assert!(kill.arg("-TERM").arg(child.id().to_string()).status().expect("kill").success());
+    let asked = Instant::now();
+    let done = child.wait_with_output().expect("its output");
+    assert!(asked.elapsed() < Duration::from_secs(60), "{:?}", asked.elapsed());
+    let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(done.status.code(), Some(0), "the run is whole: {stderr}");
+    let long = only_run(&scene, "long");
+    assert!(stderr.contains(&format!("ferrotune sync {}", long.display())), "{stderr}");
+
+    // Once somebody answers, the workspace gets all of it.
+    for folder in [short, long] {
+        let azure = Azure::start(Some(server.port));
+        let folder_name = folder.display().to_string();
+        let sync = ["sync", &folder_name, "--tracking-uri", &azure.tracking_uri()];
+        let sync = sync.map(str::to_owned);
+        let synced = run(&scene, &azure.environment_with_secret(), &sync);
+        assert_eq!(synced.code, Some(0), "{}", synced.stderr);
+        assert_same(&server, &azure, &folder);
+    }
+}
+
+/// The only run below this folder of the scene.
+fn only_run(scene: &Scene, folder: &str) -> PathBuf {
+    let mut runs = std::fs::read_dir(scene.path(folder)).expect("a folder of runs");
+    runs.next().expect("a run").expect("its folder").path()
 }
 
 #[test]

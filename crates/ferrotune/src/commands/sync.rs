@@ -2,6 +2,7 @@
 
 use crate::cli::SyncArguments;
 use crate::failure::{BeforeStart, Outcome};
+use crate::interrupt::Interrupt;
 use crate::progress::tell;
 use crate::run_folder::RunFolder;
 use crate::trackers::Place;
@@ -30,7 +31,7 @@ pub fn run(arguments: &SyncArguments) -> Outcome {
         // A file store is written anew in any case.
         Place::Folder(uri) => {
             let mut run = Run::new(RunRecord::open(folder.path())?);
-            place.follow(&mut run, folder.path())?;
+            place.follow(&mut run, folder.path(), &Interrupt::default())?;
             tell(format_args!("{} metric points, the same in {uri}", run.record().position()));
         }
     }

@@ -15,17 +15,16 @@ use crate::{Error, Result};
 
 /// Of the service's API.
 const VERSION: &str = "2021-12-02";
-/// Bytes of a block, and of the largest file that is sent as a whole.
-const BLOCK: u64 = 32 << 20;
+/// The most blocks that a blob can have.
+const MOST_BLOCKS: u64 = 50_000;
 
 impl Http {
     /// Makes the blob hold what the file does; one that is there is replaced, as a whole and at the end.
-    pub(super) fn put_blob(&self, address: &Secret, local: &Path) -> Result<()> {
-        self.put_blob_in_blocks(address, local, BLOCK)
-    }
-
-    fn put_blob_in_blocks(&self, address: &Secret, local: &Path, block: u64) -> Result<()> {
+    /// A file of more than `block` bytes goes in blocks of so many, or of more where that would be too
+    /// many blocks.
+    pub(super) fn put_blob(&self, address: &Secret, local: &Path, block: u64) -> Result<()> {
         let length = local.metadata().map_err(at("read", local))?.len();
+        let block = block.max(length.div_ceil(MOST_BLOCKS)).max(1);
         let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let version = header("x-ms-version", VERSION);
         if length <= block {

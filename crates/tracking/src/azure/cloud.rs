@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     fn cloud(variables: &[(&str, &str)]) -> Result<Cloud> {
-        Cloud::find(&variables.iter().copied().collect(), &Transport::new())
+        Cloud::find(&variables.iter().copied().collect(), &Transport::new(None))
     }
 
     #[test]

@@ -86,9 +86,10 @@ impl Client {
         let folder = if run.folder.is_empty() { "" } else { "/" };
         let path = format!("{}{folder}{path}", run.folder);
         let address = self.made(run, &path)?;
-        match self.http.put_blob(&address, local) {
-            Err(Error::Refused { status: 403, .. }) => {
-                self.http.put_blob(&self.writable(run, &path)?, local)
+        let block = self.multipart.part;
+        match self.http.put_blob(&address, local, block) {
+            Err(Error::Refused { status: 401 | 403, .. }) => {
+                self.http.put_blob(&self.writable(run, &path)?, local, block)
             }
             answer => answer,
         }

@@ -41,6 +41,16 @@ pub(super) enum Refusal {
     Later(Error),
 }
 
+impl Refusal {
+    /// That of a place where there is an identity, whatever it answers.
+    fn of_identity(self) -> Self {
+        match self {
+            Self::Absent(reason) => Self::Refused(reason),
+            other => other,
+        }
+    }
+}
+
 /// One place that an identity can come from.
 #[derive(Debug, Clone)]
 pub(super) enum Source {
@@ -78,7 +88,7 @@ impl Source {
         match self {
             Self::ClientSecret => client_secret(environment, cloud, transport),
             Self::WorkloadIdentity => workload_identity(environment, cloud, transport),
-            Self::ManagedIdentity => managed_identity(environment, cloud, transport),
+            Self::ManagedIdentity => managed_identity(environment, cloud, transport, last),
             Self::CliLogin(login) => login.token(cloud, transport),
             Self::Job { first, renewal } => job(first, renewal.as_deref(), transport, last),
         }
@@ -128,6 +138,7 @@ fn managed_identity(
     environment: &Environment,
     cloud: &Cloud,
     transport: &Transport,
+    last: Option<&Token>,
 ) -> Result<Token, Refusal> {
     let named = |variable, secret_variable| {
         let (url, secret) = (environment.text(variable)?, environment.text(secret_variable)?);
@@ -140,22 +151,20 @@ fn managed_identity(
         } else if let Some((name, url, secret)) = named("MSI_ENDPOINT", "MSI_SECRET") {
             (near(name, url)?, ("secret", secret), "clientid", "2017-09-01")
         } else {
-            return virtual_machine(environment, cloud, transport);
+            return virtual_machine(environment, cloud, transport, last.is_some());
         };
     let client = client.or_else(|| environment.text("DEFAULT_IDENTITY_CLIENT_ID"));
     let url = identity_url(&url, version, cloud, client.map(|client| (client_key, client)));
-    let answer = transport.get(&url, &[header]).map_err(|refusal| match refusal {
-        // The address is there for nothing else.
-        Refusal::Absent(reason) => Refusal::Refused(reason),
-        other => other,
-    })?;
-    token(&answer)
+    // The address is there for nothing else.
+    token(&transport.get(&url, &[header]).map_err(Refusal::of_identity)?)
 }
 
+/// `known` is an identity that gave a token before.
 fn virtual_machine(
     environment: &Environment,
     cloud: &Cloud,
     transport: &Transport,
+    known: bool,
 ) -> Result<Token, Refusal> {
     const HOST: &str = "AZURE_POD_IDENTITY_AUTHORITY_HOST";
     let host = near(HOST, environment.text(HOST).unwrap_or(IMDS))?;
@@ -164,9 +173,12 @@ fn virtual_machine(
     let url = identity_url(&url, "2018-02-01", cloud, client);
     match transport.probe(&url, &[("metadata", "true")]) {
         Ok(answer) => token(&answer),
-        Err(Refusal::Later(Error::Unreachable { .. })) => Err(Refusal::Absent(
-            "this is no machine of Azure: nobody answers at its identity address".to_owned(),
-        )),
+        Err(refusal) if known => Err(refusal.of_identity()),
+        Err(Refusal::Later(Error::Unreachable { .. } | Error::BadAnswer { .. })) => {
+            Err(Refusal::Absent(
+                "this is no machine of Azure: nobody answers at its identity address".to_owned(),
+            ))
+        }
         Err(Refusal::Refused(reason)) => Err(Refusal::Absent(reason)),
         Err(other) => Err(other),
     }
@@ -242,8 +254,11 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    pub fn new() -> Self {
+    /// Waits 20 s for an answer, or for as long as `timeout` says where that is shorter.
+    pub fn new(timeout: Option<Duration>) -> Self {
         let agent = |connect, answer, through_proxy: bool| -> Agent {
+            let answer = Duration::from_secs(answer);
+            let answer = timeout.map_or(answer, |timeout| timeout.min(answer));
             let mut config = Agent::config_builder()
                 .http_status_as_error(false)
                 .max_redirects(0)
@@ -251,7 +266,7 @@ impl Transport {
                 .user_agent(crate::server::USER_AGENT)
                 .timeout_resolve(Some(Duration::from_secs(connect)))
                 .timeout_connect(Some(Duration::from_secs(connect)))
-                .timeout_global(Some(Duration::from_secs(answer)))
+                .timeout_global(Some(answer))
                 .tls_config(
                     ureq::tls::TlsConfig::builder()
                         .root_certs(ureq::tls::RootCerts::PlatformVerifier)
@@ -283,7 +298,8 @@ impl Transport {
             .post(&url)
             .header("content-type", "application/x-www-form-urlencoded")
             .send(form.join("&"));
-        token(&read(&url, sent)?)
+        // This is the place for it: no other identity is tried instead.
+        token(&read(&url, sent).map_err(Refusal::of_identity)?)
     }
 
     /// A JSON document from an address with TLS, or of this machine.
@@ -317,10 +333,18 @@ fn read(
     let retry_after = retry_after.and_then(|text| text.trim().parse().ok());
     let body = answer.body_mut().with_config().limit(ANSWER_LIMIT).read_to_vec();
     let body = body.map_err(|error| unreachable(error.to_string()))?;
-    let said: Option<Value> = serde_json::from_slice(&body).ok();
+    let said = match serde_json::from_slice::<Value>(&body) {
+        Err(error) if error.is_eof() && status == 200 => {
+            return Err(unreachable("the answer breaks off".to_owned()));
+        }
+        said => said.ok(),
+    };
     match (status, said) {
         (200, Some(said)) => Ok(said),
-        (200, None) => Err(Refusal::Absent(format!("{shown} does not answer in JSON"))),
+        (200 | 300..=399, _) => Err(Refusal::Later(Error::BadAnswer {
+            url: shown,
+            reason: format!("{status}, and no JSON"),
+        })),
         // As those of a tracking server that may do better later.
         (429 | 500.., _) => Err(Refusal::Later(Error::Refused {
             url: shown,

@@ -83,7 +83,9 @@ impl Tokens {
     }
 
     fn of(environment: &Environment, sources: Vec<Source>) -> Self {
-        let (environment, transport) = (environment.clone(), Transport::new());
+        // Whoever reaches a server with it refuses a setting that is no time.
+        let timeout = environment.request_timeout().ok().flatten();
+        let (environment, transport) = (environment.clone(), Transport::new(timeout));
         Self(Arc::new(Shared { environment, sources, transport, state: Mutex::default() }))
     }
 

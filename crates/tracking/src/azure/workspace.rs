@@ -2,6 +2,7 @@
 //! what Azure Resource Manager knows and takes of it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -10,11 +11,13 @@ use super::Tokens;
 use crate::error::at;
 use crate::server::http::{Authorization, Http};
 use crate::server::retry::Repeated;
-use crate::server::{Address, Environment, Retry, Secret, query_value};
+use crate::server::{Address, Environment, PART, Retry, Secret, query_value};
 use crate::{Error, Result};
 
 /// The version of the resource manager's description of workspaces that requests are written by.
 const API: &str = "2024-10-01";
+/// How long the resource manager has for an answer, unless `MLFLOW_HTTP_REQUEST_TIMEOUT` is shorter.
+const TIMEOUT: Duration = Duration::from_secs(60);
 const FILE: &str = "config.json";
 /// Folders that the file is looked for in, from the working directory upward, as Azure's SDK does.
 const FOLDERS: [&str; 2] = [".azureml", ""];
@@ -121,13 +124,16 @@ impl Management {
     /// request.
     ///
     /// # Errors
-    /// A setting of the environment that cannot be used.
+    /// A setting of the environment that cannot be used; a list of clouds, if one is set, that does not
+    /// come.
     pub fn new(workspace: &Workspace, environment: &Environment) -> Result<Self> {
         let tokens = Tokens::new(environment, Some(&workspace.subscription_id));
-        let resource_manager = tokens.cloud()?.resource_manager;
         // Somebody waits for the answer.
         let patience = Retry { retries: 3, ..Retry::from_environment(environment)? };
-        let http = Http::of_service(Authorization::Tokens(tokens), patience)?;
+        let cloud = patience.run(Repeated::Harmless, || tokens.cloud())?;
+        let resource_manager = cloud.resource_manager;
+        let timeout = environment.request_timeout()?.map_or(TIMEOUT, |theirs| theirs.min(TIMEOUT));
+        let http = Http::of_service(Authorization::Tokens(tokens), patience, timeout)?;
         Ok(Self { workspace: workspace.clone(), resource_manager, http })
     }
 
@@ -204,7 +210,7 @@ impl Management {
             let segments: Vec<_> = path.split('/').map(query_value).collect();
             let container = container.trim_end_matches('/');
             let address = format!("{container}/{name}/{}?{signature}", segments.join("/"));
-            self.http.put_blob(&Secret::new(address), local)?;
+            self.http.put_blob(&Secret::new(address), local, PART)?;
         }
         let uri = format!("{}/{name}", blob_uri.trim_end_matches('/'));
         let body = json!({ "properties": { "codeUri": uri, "isAnonymous": true } });

@@ -21,6 +21,8 @@ const FIRST_ANSWER: Duration = Duration::from_secs(5);
 const GATHER: Duration = Duration::from_secs(1);
 /// Who was told to stop does not want to wait long.
 const PATIENCE_KILLED: Duration = Duration::from_secs(5);
+/// How often a wait for the end looks whether someone asks for it.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A run on an MLflow server, fed from the record in its folder.
 pub struct Server {
@@ -29,6 +31,8 @@ pub struct Server {
     /// Counts what the server took.
     taken: Arc<AtomicU64>,
     patience: Duration,
+    /// Whether someone asks the process to end.
+    ending: Box<dyn Fn() -> bool + Send>,
 }
 
 /// What the thread and its owner tell each other.
@@ -81,8 +85,16 @@ pub fn check_server(connection: &Connection, placement: &Placement) -> Result<()
     let mut once = connection.clone();
     once.retry.retries = 0;
     once.timeout = once.timeout.min(FIRST_ANSWER);
-    match placement.find(&Client::new(&once)?) {
-        Err(error) if is_fatal(&error) => Err(error),
+    let client = Client::new(&once)?;
+    let placement = placement.clone();
+    // These may be several requests, to a sign-in as well: a thread that has no answer yet is left.
+    let (answer, answered) = std::sync::mpsc::channel();
+    std::thread::Builder::new()
+        .name("mlflow-check".to_owned())
+        .spawn(move || answer.send(placement.find(&client)).ok())
+        .map_err(crate::error::at("start a thread for", Path::new(&connection.to_string())))?;
+    match answered.recv_timeout(FIRST_ANSWER) {
+        Ok(Err(error)) if is_fatal(&error) => Err(error),
         _ => Ok(()),
     }
 }
@@ -113,7 +125,7 @@ impl Server {
             .name("mlflow".to_owned())
             .spawn(move || run(sender, &retry, &theirs))
             .map_err(crate::error::at("start a thread for", folder))?;
-        let server = Self { address, shared, taken, patience };
+        let server = Self { address, shared, taken, patience, ending: Box::new(|| false) };
         let deadline = Instant::now() + FIRST_ANSWER.min(patience);
         let mut state = server
             .shared
@@ -132,31 +144,48 @@ impl Server {
         Ok(server)
     }
 
+    /// How it is known, at the end of a run, that someone asks the process to end: the server then has
+    /// 5 s more, whatever the patience.
+    #[must_use]
+    pub fn unless(mut self, ending: impl Fn() -> bool + Send + 'static) -> Self {
+        self.ending = Box::new(ending);
+        self
+    }
+
     /// Waits until the server has all that was logged so far; as long as it takes what it is sent,
     /// or at most for `patience` where that is all there is.
     ///
     /// # Errors
-    /// [`Error::Behind`] when nothing got on for `patience`, or the server refuses a part.
+    /// [`Error::Behind`] when nothing got on for `patience`, when there was no more time, or when the
+    /// server refuses a part.
     pub fn drain(&self, patience: Duration, at_most: bool) -> Result<()> {
         let mut state = self.shared.lock();
         state.asked += 1;
         state.hurry = true;
         let asked = state.asked;
         self.shared.changed.notify_all();
-        loop {
-            let taken = self.taken.load(Ordering::Relaxed);
-            let deadline = Instant::now() + patience;
-            state = self.shared.wait_until(state, deadline, |s| s.served >= asked);
-            let got_on = taken != self.taken.load(Ordering::Relaxed);
-            if state.served >= asked || at_most || !got_on {
-                break;
+        let start = Instant::now();
+        let (mut taken, mut deadline) = (self.taken.load(Ordering::Relaxed), start + patience);
+        let mut last = at_most;
+        while state.served < asked && Instant::now() < deadline {
+            if !last && (self.ending)() {
+                last = true;
+                deadline = deadline.min(Instant::now() + PATIENCE_KILLED);
+            }
+            let look = deadline.min(Instant::now() + LOOK);
+            state = self.shared.wait_until(state, look, |s| s.served >= asked);
+            let now_taken = self.taken.load(Ordering::Relaxed);
+            if !last && now_taken != taken {
+                (taken, deadline) = (now_taken, Instant::now() + patience);
             }
         }
         state.hurry = false;
         let reason = match (state.served >= asked, &state.trouble) {
             (true, None) => return Ok(()),
             (_, Some(trouble)) => trouble.clone(),
-            (false, None) => format!("not all is sent after {} s", patience.as_secs_f64()),
+            (false, None) => {
+                format!("not all is sent after {:.1} s", start.elapsed().as_secs_f64())
+            }
         };
         Err(Error::Behind { url: self.address.clone(), reason })
     }

@@ -22,7 +22,7 @@ const HISTORY_PAGE: usize = 25_000;
 pub struct Client {
     pub(super) address: Address,
     pub(crate) http: Http,
-    pub(super) multipart: Multipart,
+    pub(crate) multipart: Multipart,
     /// Where the model registry is, if elsewhere.
     pub(super) registry: Option<Box<Client>>,
 }

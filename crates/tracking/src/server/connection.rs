@@ -10,6 +10,9 @@ use super::{Credentials, Retry, Secret};
 use crate::azure::Tokens;
 use crate::{Error, Result};
 
+/// Bytes of a part of a large file.
+pub(crate) const PART: u64 = 10 << 20;
+
 /// The settings of a [`Client`](super::Client).
 #[derive(Debug, Clone)]
 pub struct Connection {
@@ -54,7 +57,8 @@ pub struct Multipart {
     pub enabled: Option<bool>,
     /// The smallest file that is, in bytes. 500 MiB.
     pub minimum: u64,
-    /// The length of a part in bytes. 10 MiB.
+    /// The length of a part in bytes. 10 MiB. Files of a workspace of Azure ML go in blocks of it, if
+    /// they are longer.
     pub part: u64,
 }
 
@@ -75,7 +79,7 @@ impl Connection {
             retry: Retry::default(),
             workspace: None,
             truncate_long_values: true,
-            multipart: Multipart { enabled: None, minimum: 500 << 20, part: 10 << 20 },
+            multipart: Multipart { enabled: None, minimum: 500 << 20, part: PART },
             job: None,
         })
     }
@@ -103,9 +107,7 @@ impl Connection {
                 reason: "it cannot be set together with MLFLOW_TRACKING_SERVER_CERT_PATH".into(),
             });
         }
-        if let Some(seconds) = environment.number("MLFLOW_HTTP_REQUEST_TIMEOUT", 1..=86_400)? {
-            connection.timeout = Duration::from_secs(seconds);
-        }
+        connection.timeout = environment.request_timeout()?.unwrap_or(connection.timeout);
         connection.retry = Retry::from_environment(environment)?;
         connection.workspace = environment.text("MLFLOW_WORKSPACE").map(str::to_owned);
         if let Some(cut) = environment.flag("MLFLOW_TRUNCATE_LONG_VALUES")? {

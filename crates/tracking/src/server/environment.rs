@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::{Error, Result};
 
@@ -23,6 +24,12 @@ impl Environment {
     #[must_use]
     pub fn tracking_uri(&self) -> Option<&str> {
         self.text("MLFLOW_TRACKING_URI")
+    }
+
+    /// How long a request waits for its answer.
+    pub(crate) fn request_timeout(&self) -> Result<Option<Duration>> {
+        let seconds = self.number("MLFLOW_HTTP_REQUEST_TIMEOUT", 1..=86_400)?;
+        Ok(seconds.map(Duration::from_secs))
     }
 
     /// A variable that is set and not empty.

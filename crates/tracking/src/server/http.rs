@@ -56,8 +56,12 @@ impl Http {
     }
 
     /// A service of another kind, with the system's certificates.
-    pub fn of_service(authorization: Authorization, retry: Retry) -> Result<Self> {
-        let agent = agent(Duration::from_secs(60), &Tls::default())?;
+    pub fn of_service(
+        authorization: Authorization,
+        retry: Retry,
+        timeout: Duration,
+    ) -> Result<Self> {
+        let agent = agent(timeout, &Tls::default())?;
         Ok(Self { agent, authorization, workspace: None, retry })
     }
 
@@ -219,10 +223,19 @@ fn json<T: DeserializeOwned>(url: &str, answer: Response<Body>) -> Result<T> {
     let mut answer = accepted(url, answer)?;
     let text = body(url, &mut answer)?;
     let text = if text.trim().is_empty() { "{}" } else { text.as_str() };
-    serde_json::from_str(text).map_err(|error| Error::BadAnswer {
-        url: url.to_owned(),
-        reason: format!("{error} in {:?}", shown(text)),
+    serde_json::from_str(text).map_err(|error| match error.is_eof() {
+        true => broken_off(url),
+        false => Error::BadAnswer {
+            url: url.to_owned(),
+            reason: format!("{error} in {:?}", shown(text)),
+        },
     })
+}
+
+/// Half an answer, where it did not say how long it is.
+fn broken_off(url: &str) -> Error {
+    let reason = "the answer breaks off".to_owned();
+    Error::Unreachable { url: url.to_owned(), reason, sent: true }
 }
 
 /// An answer that says yes; any other becomes an error that says why.
@@ -238,9 +251,12 @@ fn accepted(url: &str, mut answer: Response<Body>) -> Result<Response<Body>> {
         _ => {}
     }
     let retry_after = retry_after(&answer);
-    // Half a refusal does not tell what is refused.
     let text = body(url, &mut answer)?;
-    let said = serde_json::from_str::<serde_json::Value>(&text).ok();
+    let said = match serde_json::from_str::<serde_json::Value>(&text) {
+        // Half a refusal does not tell what is refused.
+        Err(error) if error.is_eof() && !text.is_empty() => return Err(broken_off(url)),
+        said => said.ok(),
+    };
     // MLflow's names, then those of Azure.
     let field = |mlflow: &str, azure: &str| {
         let said = said.as_ref()?;

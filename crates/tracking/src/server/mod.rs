@@ -23,6 +23,7 @@ pub use address::{is_server, without_user};
 pub use artifacts::ArtifactInfo;
 pub use background::{Server, check_server};
 pub use client::Client;
+pub(crate) use connection::PART;
 pub use connection::{Connection, Multipart, Tls};
 pub use credentials::{Credentials, Secret};
 pub use environment::Environment;

@@ -30,6 +30,10 @@ pub(super) struct Progress {
     /// The run that this one takes the place of, until that is deleted.
     #[serde(default)]
     pub replaces: Option<String>,
+    /// A request that creates a run got no answer: it may be carried out late, when the run was
+    /// looked for and created again.
+    #[serde(default)]
+    pub perhaps_twice: bool,
     #[serde(default)]
     pub sent: Sent,
 }
@@ -80,6 +84,7 @@ impl Progress {
             experiment_id: None,
             run: None,
             replaces: None,
+            perhaps_twice: false,
             sent: Sent::default(),
         }
     }

@@ -109,6 +109,7 @@ impl Sender {
         self.part("artifacts", |sender| sender.artifacts(facts, run))?;
         self.part("models", |sender| sender.models(facts, run))?;
         if facts.state.end_time_ms.is_some() && self.progress.sent.status != Some(facts.status()) {
+            self.remove_twins(&facts.state.info.run_id, run)?;
             self.part("history", |sender| sender.nothing_undone())?;
             self.part("status", |sender| sender.status(facts, run))?;
         }
@@ -178,19 +179,43 @@ impl Sender {
             .min_by(|a, b| a.info.run_id.cmp(&b.info.run_id));
         let run = match found {
             Some(found) => found,
-            None => self.client.create_run(&NewRun {
-                experiment_id: &experiment_id,
-                user_id: &info.user,
-                run_name: &info.run_name,
-                start_time: info.start_time_ms,
-                tags: vec![
-                    Pair::new(OWN_ID, &info.run_id),
-                    Pair::new("mlflow.user", &info.user),
-                    Pair::new("mlflow.runName", &info.run_name),
-                ],
-            })?,
+            None => {
+                let created = self.client.create_run(&NewRun {
+                    experiment_id: &experiment_id,
+                    user_id: &info.user,
+                    run_name: &info.run_name,
+                    start_time: info.start_time_ms,
+                    tags: vec![
+                        Pair::new(OWN_ID, &info.run_id),
+                        Pair::new("mlflow.user", &info.user),
+                        Pair::new("mlflow.runName", &info.run_name),
+                    ],
+                });
+                let unknown = |error: &Error| error.failure() == Failure::Unknown;
+                if created.as_ref().is_err_and(unknown) {
+                    self.progress.perhaps_twice = true;
+                    self.progress.save(&self.folder)?;
+                }
+                created?
+            }
         };
         self.keep(run)
+    }
+
+    /// Moves to the trash what a late request of ours created beside the run: nothing was logged to it.
+    fn remove_twins(&mut self, own_id: &str, run: &RunOnServer) -> Result<()> {
+        let experiment_id = self.progress.experiment_id.clone();
+        let Some(experiment_id) = experiment_id.filter(|_| self.progress.perhaps_twice) else {
+            return Ok(());
+        };
+        for twin in self.client.runs_with_tag(&experiment_id, OWN_ID, own_id)? {
+            let empty = twin.data.metrics.is_empty() && twin.data.params.is_empty();
+            if empty && twin.info.run_id != run.run_id {
+                self.client.delete_run(&twin.info.run_id)?;
+            }
+        }
+        self.progress.perhaps_twice = false;
+        Ok(())
     }
 
     fn keep(&mut self, ServerRun { info, .. }: ServerRun) -> Result<RunOnServer> {

@@ -12,15 +12,22 @@ use std::time::Duration;
 pub enum Trouble {
     /// This answer, without the server's hearing of it.
     Answer(&'static str),
-    /// The connection closes before the request is read.
+    /// The connection is reset before the request is read.
     Reset,
     /// The server does what it is asked to, but the connection closes before the answer.
     Lost,
     /// The server does what it is asked to, and half its answer arrives.
     Half,
-    /// The request is read, and nothing comes back.
+    /// The server does what it is asked to, and half its answer arrives, which does not say how long it is.
+    Cut,
+    /// The server does what it is asked to, half its answer arrives, and nothing more.
+    Stall,
+    /// No more than the head of the request is read, and nothing comes back.
     Hang,
 }
+
+/// How long nothing comes: longer than anyone waits.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// A running proxy; it ends with the process.
 pub struct Proxy {
@@ -68,24 +75,25 @@ impl Proxy {
 }
 
 fn pass_on(mut client: TcpStream, server: u16, state: &Mutex<State>) -> std::io::Result<()> {
-    let (head, mut body) = read_head(&mut client)?;
-    let call = call(&head);
+    let call = call(&peek_head(&client)?);
     let trouble = {
         let mut state = state.lock().expect("no panic");
         let trouble = state.trouble;
         trouble.filter(|_| state.hit.insert(call))
     };
-    if trouble == Some(Trouble::Reset) {
-        return Ok(());
-    }
-    read_body(&mut client, &head, &mut body)?;
     match trouble {
+        // With what it sent still unread, closing resets the connection.
+        Some(Trouble::Reset) => return Ok(()),
         Some(Trouble::Hang) => {
-            std::thread::sleep(Duration::from_secs(30));
+            std::thread::sleep(SILENCE);
             return Ok(());
         }
-        Some(Trouble::Answer(answer)) => return client.write_all(answer.as_bytes()),
         _ => {}
+    }
+    let (head, mut body) = read_head(&mut client)?;
+    read_body(&mut client, &head, &mut body)?;
+    if let Some(Trouble::Answer(answer)) = trouble {
+        return client.write_all(answer.as_bytes());
     }
     let mut server = TcpStream::connect(("127.0.0.1", server))?;
     // One request per connection: its answer ends where the connection does.
@@ -96,8 +104,37 @@ fn pass_on(mut client: TcpStream, server: u16, state: &Mutex<State>) -> std::io:
     match trouble {
         Some(Trouble::Lost) => Ok(()),
         Some(Trouble::Half) => client.write_all(&answer[..answer.len() - 2]),
+        Some(Trouble::Cut) => client.write_all(&without_length(&answer[..answer.len() - 2])),
+        Some(Trouble::Stall) => {
+            client.write_all(&answer[..answer.len() - 2])?;
+            std::thread::sleep(SILENCE);
+            Ok(())
+        }
         _ => client.write_all(&answer),
     }
+}
+
+/// The head, which stays to be read.
+fn peek_head(client: &TcpStream) -> std::io::Result<String> {
+    let mut buffer = [0; 65536];
+    loop {
+        let length = client.peek(&mut buffer)?;
+        let there = &buffer[..length];
+        if let Some(end) = there.windows(4).position(|w| w == b"\r\n\r\n") {
+            return Ok(String::from_utf8_lossy(&there[..end]).into_owned());
+        }
+        if there.is_empty() {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// An answer that ends where the connection does.
+fn without_length(answer: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(answer).into_owned();
+    let of_length = |line: &&str| !line.to_ascii_lowercase().starts_with("content-length:");
+    text.split("\r\n").filter(of_length).collect::<Vec<_>>().join("\r\n").into_bytes()
 }
 
 /// The head with its empty line, and what was read after it.
@@ -134,16 +171,18 @@ fn read_body(client: &mut TcpStream, head: &str, body: &mut Vec<u8>) -> std::io:
 fn call(head: &str) -> String {
     let mut words = head.split_whitespace();
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let path = path.split('?').next().unwrap_or_default();
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
     if path.starts_with("/blobs/") {
-        return format!("{method} blobs");
+        let part = query.split('&').find_map(|part| part.strip_prefix("comp="));
+        return format!("{method} {}", part.unwrap_or("blob"));
     }
     let path = match path.rsplit_once("/api/2.0/") {
         Some((_, call)) => call.trim_start_matches("mlflow/"),
         // Of Azure: the last parts tell what is asked.
         None if path.matches('/').count() > 3 => {
             let parts: Vec<_> = path.rsplit('/').take(2).collect();
-            return format!("{method} {}/{}", parts[1], parts[0]);
+            let of_run = parts[1].starts_with("dcid.");
+            return format!("{method} {}/{}", if of_run { "RUN" } else { parts[1] }, parts[0]);
         }
         None => path,
     };

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tracking::{
-    Client, Connection, Dataset, Error, Metric, Model, Placement, Retry, Run, RunInfo, RunRecord,
-    Server, Status, Synced, Tracker, standard_tags, sync,
+    Client, Connection, Dataset, Error, Metric, Model, NewRun, Pair, Placement, Retry, Run,
+    RunInfo, RunRecord, Server, Status, Synced, Tracker, standard_tags, sync,
 };
 
 use crate::proxy::{Proxy, Trouble};
@@ -372,7 +372,7 @@ fn server_dies(server: &mut real::Server) {
     assert_eq!(scene.runs(&client).len(), 1);
 }
 
-pub const TROUBLES: [Trouble; 10] = [
+pub const TROUBLES: [Trouble; 12] = [
     Trouble::Answer("HTTP/1.1 500 Oh\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"),
     Trouble::Answer("HTTP/1.1 503 Down\r\nconnection: close\r\ncontent-length: 4\r\n\r\nbusy"),
     Trouble::Answer(
@@ -388,6 +388,8 @@ pub const TROUBLES: [Trouble; 10] = [
     Trouble::Reset,
     Trouble::Lost,
     Trouble::Half,
+    Trouble::Cut,
+    Trouble::Stall,
     Trouble::Hang,
 ];
 
@@ -405,12 +407,49 @@ fn every_trouble_with_every_call_leaves_equal_histories() {
 fn lost_answers_of_mlflow_2_leave_equal_histories() {
     let Some(server) = real::Server::start(Version::Two, &[]) else { return };
     trouble_with_every_call(&server, Trouble::Lost);
+    created_late(&server);
+}
+
+/// The request that creates the run gets no answer, and is carried out when another one was.
+fn created_late(server: &real::Server) {
+    let proxy = Proxy::before(server.port);
+    let mut scene = Scene::new(&proxy.uri());
+    scene.connection.timeout = Duration::from_secs(2);
+    proxy.make(Trouble::Hang);
+    let mut run = scene.run();
+    run.log_metrics(&points(0..3)).expect("metrics");
+    let client = server.client();
+    let start = Instant::now();
+    let created = || match client.experiment_by_name(&scene.info.experiment_name) {
+        Ok(Some(_)) => scene.runs(&client),
+        _ => Vec::new(),
+    };
+    while created().is_empty() {
+        assert!(start.elapsed() < PATIENCE, "no run is created");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let found = client.experiment_by_name(&scene.info.experiment_name).expect("asked");
+    let experiment_id = found.expect("there").experiment_id;
+    let late = NewRun {
+        experiment_id: &experiment_id,
+        user_id: &scene.info.user,
+        run_name: &scene.info.run_name,
+        start_time: scene.info.start_time_ms,
+        tags: vec![Pair::new("ferrotune.run_id", &scene.info.run_id)],
+    };
+    client.create_run(&late).expect("created");
+    assert_eq!(created().len(), 2);
+    run.finish(Status::Finished, 1_700_000_009_000).expect("finishes");
+    assert!(!run.is_behind());
+    let synced = scene.sync(false).expect("equal");
+    assert_eq!((created(), synced.points), (vec![synced.run_id], 6));
 }
 
 fn trouble_with_every_call(server: &real::Server, trouble: Trouble) {
     let proxy = Proxy::before(server.port);
     let mut scene = Scene::new(&proxy.uri());
-    scene.connection.timeout = Duration::from_secs(if trouble == Trouble::Hang { 2 } else { 60 });
+    let silent = matches!(trouble, Trouble::Stall | Trouble::Hang);
+    scene.connection.timeout = Duration::from_secs(if silent { 2 } else { 60 });
     scene.connection.retry = Retry { backoff_factor: 0.2, ..scene.connection.retry };
     // Credentials that are refused at the start are an error; later they are a trouble like others.
     let late = matches!(trouble, Trouble::Answer(text) if text.contains(" 401 "));

@@ -1,6 +1,7 @@
 //! Artifacts of runs in a workspace, into the service's storage and into Azurite's.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use tracking::{Client, Connection, Environment, Error};
 
@@ -56,7 +57,7 @@ fn a_file_is_put_and_replaced_and_its_address_shown_nowhere() {
     let mut shown = error.to_string();
     for (target, answer) in [
         ("/blobs/", Answer::Raw(400, "", "<Error>sig=s1gnature%2Bvalue%3D</Error>")),
-        ("/batch/metadata", Answer::Raw(200, "", "{\"contentUri\": \"?sig=s1gnature%2Bvalue%3D\"")),
+        ("/batch/metadata", Answer::Raw(200, "", "\"?sig=s1gnature%2Bvalue%3D\"")),
         ("/batch/metadata", Answer::Raw(200, "", "{\"artifactContentInformation\": {}}")),
         (
             "/batch/metadata",
@@ -79,6 +80,31 @@ fn a_file_is_put_and_replaced_and_its_address_shown_nowhere() {
 }
 
 #[test]
+fn a_storage_that_reads_nothing_is_not_waited_for() {
+    let folder = tempfile::tempdir().expect("folder");
+    let azure = Azure::start(None);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = silent.local_addr().expect("bound");
+    azure.state().storage = Some((format!("http://{at}/c"), format!("sig={SIGNATURE}")));
+    let environment: Environment = azure.environment_with_secret().into_iter().collect();
+    let connection = Connection::from_environment(&azure.tracking_uri(), &environment);
+    let mut connection = connection.expect("settings");
+    (connection.timeout, connection.retry.retries) = (Duration::from_secs(1), 0);
+    connection.multipart.part = 1 << 30;
+    let client = Client::new(&connection).expect("client");
+    // One that a connection buffers, and one that it does not.
+    let large = folder.path().join("large");
+    durable::write(&large, &vec![0; 32 << 20]).expect("write");
+    let start = Instant::now();
+    for file in [file(&folder, b"small"), large] {
+        let error = client.upload_artifact(&location(&azure), "x", &file).expect_err("silence");
+        assert!(matches!(error, Error::Unreachable { sent: true, .. }), "{error}");
+        assert!(!error.to_string().contains("sig="), "{error}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+}
+
+#[test]
 fn large_files_go_in_blocks_that_a_real_storage_puts_together() {
     let Some(azurite) = Azurite::start() else { return };
     let folder = tempfile::tempdir().expect("folder");
@@ -90,7 +116,7 @@ fn large_files_go_in_blocks_that_a_real_storage_puts_together() {
     let base = format!("{}/{container}", base.expect("an address").trim_end_matches('/'));
     azure.state().storage = Some((base.clone(), signature.clone()));
     let (client, location) = (client(&azure), location(&azure));
-    // A block of 32 MiB, and a little more; then none; then an empty one.
+    // Blocks of 10 MiB, and a little more; then none; then an empty one.
     let large: Vec<u8> = (0..(32 << 20) + 77u32).map(|n| (n % 251) as u8).collect();
     for (name, content) in [("best/large", &large[..]), ("small", b"12345"), ("empty", b"")] {
         client.upload_artifact(&location, name, &file(&folder, content)).expect(name);

@@ -1,6 +1,10 @@
 //! Runs in a workspace: what arrives, whatever goes wrong on the way; and runs that somebody made before.
 
-use tracking::{Connection, Environment, NewRun, Placement, Run, RunRecord, Status, Tracker};
+use std::time::{Duration, Instant};
+
+use tracking::{
+    Client, Connection, Environment, Error, NewRun, Placement, Run, RunRecord, Status, Tracker,
+};
 
 use super::service::{Answer, Azure, SUBSCRIPTION, TOKEN};
 use crate::proxy::{Proxy, Trouble};
@@ -66,12 +70,7 @@ fn a_run_arrives_whole_in_a_workspace() {
 fn trouble_with_every_call_of_a_workspace_leaves_equal_histories() {
     let Some(server) = Server::start(Version::Two, &[]) else { return };
     std::thread::scope(|threads| {
-        // Refusals of all kinds, a page of a sign-in, a lost answer; the others are as for other servers.
-        let of_workspace = |trouble: &Trouble| match trouble {
-            Trouble::Answer(text) => !text.contains("content-length: 99"),
-            other => *other == Trouble::Lost,
-        };
-        for trouble in TROUBLES.into_iter().filter(of_workspace) {
+        for trouble in TROUBLES {
             let server = &server;
             threads.spawn(move || trouble_with_every_call(server, trouble));
         }
@@ -85,16 +84,88 @@ fn trouble_with_every_call(server: &Server, trouble: Trouble) {
         proxy.insert(started).port
     });
     let proxy = proxy.expect("started");
-    let scene = scene(&azure, &[("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0.2")]);
-    let mut run = scene.run();
+    // Where nothing comes, nobody need wait long for it.
+    let silent = matches!(trouble, Trouble::Stall | Trouble::Hang);
+    let seconds = if silent { "2" } else { "60" };
+    let scene = scene(
+        &azure,
+        &[
+            ("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0.2"),
+            ("MLFLOW_HTTP_REQUEST_TIMEOUT", seconds),
+            ("MLFLOW_MULTIPART_UPLOAD_CHUNK_SIZE", "100000"),
+        ],
+    );
     // A sign-in that refuses is told at the start; later it is a trouble like others.
-    proxy.make(trouble);
-    azure.revoke();
+    let refuses = matches!(trouble, Trouble::Answer(text) if text.contains(" 401 "));
+    if !refuses {
+        proxy.make(trouble);
+    }
+    let mut run = scene.run();
+    if refuses {
+        proxy.make(trouble);
+        azure.revoke();
+    }
+    let start = Instant::now();
     log_all(&mut run, scene.place.path(), 10);
+    let large = scene.place.path().join("large");
+    let content: Vec<u8> = (0..250_000u32).map(|n| (n % 251) as u8).collect();
+    durable::write(&large, &content).expect("write");
+    run.log_artifact(&large, "").expect("artifact");
+    assert!(start.elapsed() < Duration::from_secs(5), "{trouble:?}");
     run.finish(Status::Finished, 1_700_000_009_000).expect("finishes");
     assert!(!run.is_behind(), "{trouble:?}");
-    drop(run);
-    let hit = proxy.calm();
+    let mut hit = proxy.calm();
+    assert_same(server, &azure, &scene, &run, trouble);
+
+    // A file once more, over the one that is there.
+    let client = Client::new(&scene.connection).expect("client");
+    let run_id = scene.sync(false).expect("equal").run_id;
+    let location = client.run(&run_id).expect("found").info.artifact_uri;
+    azure.state().blobs.clear();
+    proxy.make(trouble);
+    while let Err(error) = client.upload_artifact(&location, "large", &large) {
+        // Who waits is told of a page, and of a sign-in or a storage that refuses, at once.
+        let told = matches!(
+            &error,
+            Error::BadAnswer { .. }
+                | Error::TokenRefused { .. }
+                | Error::Refused { status: 401, .. }
+        );
+        assert!(told, "{trouble:?}: {error}");
+    }
+    hit.extend(proxy.calm());
+    let there = azure.state().blobs[&format!("dcid.{run_id}/large")].clone();
+    assert!(there == content, "{trouble:?}");
+    for call in [
+        "GET /metadata",
+        "GET experiments/get-by-name",
+        "POST v2.0/token",
+        "POST experiments/create",
+        "POST runs/search",
+        "POST runs/create",
+        "POST runs/log-batch",
+        "POST runs/log-inputs",
+        "POST runs/update",
+        "POST runs/log-model",
+        "POST batch/metadata",
+        "GET RUN/write",
+        "PUT blob",
+        "PUT block",
+        "PUT blocklist",
+        "POST registered-models/create",
+        "GET model-versions/search",
+        "POST model-versions/create",
+        "POST registered-models/alias",
+    ] {
+        let before = ["GET /metadata", "GET experiments", "POST experiments"];
+        let before = refuses && before.iter().any(|start| call.starts_with(start));
+        assert!(before || hit.contains(call), "{trouble:?}: {call} in {hit:?}");
+    }
+}
+
+/// The workspace has what the record has, and its storage the same bytes.
+#[track_caller]
+fn assert_same(server: &Server, azure: &Azure, scene: &Scene, run: &Run, trouble: Trouble) {
     let synced = scene.sync(false).expect("equal");
     assert_eq!(synced.points, 20, "{trouble:?}");
     let client = server.client();
@@ -102,11 +173,14 @@ fn trouble_with_every_call(server: &Server, trouble: Trouble) {
     let found = client.run(&synced.run_id).expect("found");
     assert_eq!(found.info.status, "FINISHED", "{trouble:?}");
     assert_eq!(found.data.params.len(), 121, "{trouble:?}");
+    assert_eq!(found.inputs.datasets.len(), 1, "{trouble:?}");
+    assert_one_model(scene, &client, &synced.run_id);
     assert_eq!(client.artifacts(&synced.run_id, "best").expect("listed").len(), 1, "{trouble:?}");
-    for call in ["POST runs/create", "POST runs/log-batch", "POST batch/metadata", "PUT blobs"] {
-        assert!(hit.contains(call), "{trouble:?}: {call} in {hit:?}");
+    let blobs = azure.state().blobs.clone();
+    for (path, file) in run.record().artifacts() {
+        let there = &blobs[&format!("dcid.{}/{path}", synced.run_id)];
+        assert!(*there == std::fs::read(file).expect("a file"), "{trouble:?}: {path}");
     }
-    assert!(hit.iter().any(|call| call.ends_with("/token")), "{hit:?}");
 }
 
 /// As a service does before it starts a process.

@@ -61,7 +61,8 @@ pub struct State {
     /// Where content is put instead of here: the address of a container, and a signature.
     pub storage: Option<(String, String)>,
     pub blobs: BTreeMap<String, Vec<u8>>,
-    blocks: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    /// By blob: blocks that belong to nothing yet, and those that its content is made of.
+    blocks: BTreeMap<String, [BTreeMap<String, Vec<u8>>; 2]>,
     /// What `PUT` made in the workspace.
     pub resources: BTreeMap<String, Value>,
     mlflow: Option<u16>,
@@ -413,20 +414,31 @@ impl Azure {
             Some("block") => {
                 let id = unescaped(value("blockid").expect("a block has an id"));
                 let mut state = self.state();
-                state.blocks.entry(blob).or_default().insert(id, request.body.clone());
+                state.blocks.entry(blob).or_default()[0].insert(id, request.body.clone());
                 return Answer::Raw(201, "", "");
             }
             Some("blocklist") => {
-                let blocks = self.state().blocks.remove(&blob).unwrap_or_default();
+                let mut state = self.state();
+                let [loose, bound] = state.blocks.entry(blob.clone()).or_default();
                 let list = String::from_utf8(request.body.clone()).expect("text");
-                let ids = list
-                    .split("<Latest>")
-                    .skip(1)
-                    .map(|rest| rest.split('<').next().expect("an id"));
-                ids.flat_map(|id| blocks[id].clone()).collect()
+                let ids = list.split("<Latest>").skip(1);
+                let ids = ids.map(|rest| rest.split('<').next().expect("an id"));
+                let found = ids.map(|id| {
+                    let block = loose.get(id).or_else(|| bound.get(id))?;
+                    Some((id.to_owned(), block.clone()))
+                });
+                let Some(found) = found.collect::<Option<Vec<_>>>() else {
+                    let said = "<Error><Code>InvalidBlockList</Code></Error>";
+                    return Answer::Raw(400, "content-type: application/xml\r\n", said);
+                };
+                let content = found.iter().map(|(_, block)| block.as_slice()).collect::<Vec<_>>();
+                let content = content.concat();
+                (*loose, *bound) = (BTreeMap::new(), found.into_iter().collect());
+                content
             }
             _ => {
                 assert_eq!(request.headers.get("x-ms-blob-type").expect("a kind"), "BlockBlob");
+                self.state().blocks.remove(&blob);
                 request.body.clone()
             }
         };

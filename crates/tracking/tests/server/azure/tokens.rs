@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tracking::azure::{Management, Workspace};
-use tracking::{Environment, Error, Result};
+use tracking::{Client, Connection, Environment, Error, Result};
 
 use super::service::{
     ASSERTION, Answer, Azure, CLIENT, CLIENT_SECRET, IDENTITY_HEADER, REFRESH_TOKEN, SUBSCRIPTION,
     TENANT, TOKEN, cli_login,
 };
+use crate::proxy::{Proxy, Trouble};
 
 fn workspace() -> Workspace {
     Workspace {
@@ -149,6 +150,137 @@ fn trouble_at_the_sign_in_is_waited_out() {
         assert_eq!(uri.expect("the third time"), azure.tracking_uri(), "{trouble:?}");
         assert_eq!(azure.requests("/oauth2/").len(), 3);
         assert_eq!(azure.requests("/workspaces/w").len(), 1, "asked with a token only");
+    }
+}
+
+/// A request waits for a second.
+const PATIENCE: (&str, &str) = ("MLFLOW_HTTP_REQUEST_TIMEOUT", "1");
+/// What a connection can do but carry an answer.
+const BROKEN: [Trouble; 6] =
+    [Trouble::Reset, Trouble::Lost, Trouble::Half, Trouble::Cut, Trouble::Stall, Trouble::Hang];
+
+/// For each trouble a service, and the proxy before it.
+fn for_each_trouble(check: impl Fn(Trouble, &Azure, &Proxy) + Sync) {
+    std::thread::scope(|threads| {
+        for trouble in BROKEN {
+            let check = &check;
+            threads.spawn(move || {
+                let mut proxy = None;
+                let azure =
+                    Azure::start(None).behind(|port| proxy.insert(Proxy::before(port)).port);
+                check(trouble, &azure, &proxy.expect("started"));
+            });
+        }
+    });
+}
+
+#[test]
+fn a_job_is_submitted_through_trouble_with_every_call() {
+    let place = tempfile::tempdir().expect("folder");
+    let file = place.path().join("config.toml");
+    durable::write(&file, b"name = \"j\"").expect("write");
+    for_each_trouble(|trouble, azure, proxy| {
+        let environment = environment(azure, &[&SECRET[..], &[PATIENCE]].concat());
+        proxy.make(trouble);
+        let management = Management::new(&workspace(), &environment).expect("settings");
+        assert_eq!(management.tracking_uri().expect("found"), azure.tracking_uri());
+        let files = [("config.toml".to_owned(), file.clone())];
+        let code = management.upload_code("ferrotune", "j", &files).expect("uploaded");
+        management.put("jobs/j", &json!({ "properties": { "codeId": code } })).expect("made");
+        let state = azure.state();
+        assert_eq!(state.blobs["code/ferrotune/config.toml"], b"name = \"j\"");
+        assert_eq!(state.resources["jobs/j"]["properties"]["codeId"], json!(code));
+        assert_eq!(state.resources.len(), 2, "each once");
+        drop(state);
+        let hit = proxy.calm();
+        for call in [
+            "GET /metadata",
+            "POST v2.0/token",
+            "GET workspaces/w",
+            "POST j/startPendingUpload",
+            "PUT blob",
+            "PUT versions/j",
+            "PUT jobs/j",
+        ] {
+            assert!(hit.contains(call), "{trouble:?}: {call} in {hit:?}");
+        }
+    });
+}
+
+#[test]
+fn an_identity_that_was_there_is_waited_for() {
+    for_each_trouble(|trouble, azure, proxy| {
+        let (imds, app) = (azure.uri(), format!("{}/msi/token", azure.uri()));
+        for (identity, call) in [
+            (vec![("AZURE_POD_IDENTITY_AUTHORITY_HOST", imds.as_str())], "GET oauth2/token"),
+            (
+                vec![("IDENTITY_ENDPOINT", app.as_str()), ("IDENTITY_HEADER", IDENTITY_HEADER)],
+                "GET /msi",
+            ),
+        ] {
+            let environment = environment(azure, &[&identity[..], &[PATIENCE]].concat());
+            let management = Management::new(&workspace(), &environment).expect("settings");
+            management.tracking_uri().expect("found");
+            azure.revoke();
+            proxy.make(trouble);
+            management.tracking_uri().expect("found again");
+            let hit = proxy.calm();
+            assert!(hit.contains(call), "{trouble:?}: {call} in {hit:?}");
+        }
+    });
+}
+
+#[test]
+fn the_token_of_a_job_is_renewed_through_trouble() {
+    for_each_trouble(|trouble, azure, proxy| {
+        let ended = ended_token();
+        azure.take(&ended);
+        let job = [
+            ("MLFLOW_TRACKING_TOKEN", ended.as_str()),
+            ("MLFLOW_RUN_ID", "r"),
+            ("MLFLOW_EXPERIMENT_ID", "1"),
+        ];
+        let environment = environment(azure, &[&job[..], &[PATIENCE]].concat());
+        let connection = Connection::from_environment(&azure.tracking_uri(), &environment);
+        let client = Client::new(&connection.expect("settings")).expect("client");
+        proxy.make(trouble);
+        let error = client.run("r").expect_err("no MLflow is behind this workspace");
+        assert!(matches!(error, Error::Refused { status: 404, .. }), "{trouble:?}: {error}");
+        let hit = proxy.calm();
+        assert!(hit.contains("GET r/token"), "{trouble:?}: {hit:?}");
+    });
+}
+
+/// As Azure ML gives its jobs.
+fn ended_token() -> String {
+    use base64::Engine as _;
+    let claims = format!("{{\"exp\": {}}}", tracking::now_ms() / 1000 - 10);
+    format!("x.{}.x", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(claims))
+}
+
+#[test]
+fn a_page_at_the_sign_in_puts_no_other_identity_in_its_place() {
+    let place = tempfile::tempdir().expect("folder");
+    let azure = Azure::start(None);
+    cli_login(place.path(), &azure.uri().replace("http://", ""), "user");
+    let login = place.path().display().to_string();
+    let more = [&SECRET[..], &[("AZURE_CONFIG_DIR", login.as_str())]].concat();
+    let environment = environment(&azure, &more);
+    for (page, later) in [
+        (Answer::Raw(200, "", "<html>welcome"), true),
+        (Answer::Raw(302, "location: https://elsewhere.example\r\n", ""), true),
+        (Answer::Raw(403, "", "<html>not from here"), false),
+        (Answer::Raw(404, "", ""), false),
+    ] {
+        azure.answer("/oauth2/", std::slice::from_ref(&page));
+        let error = discover(&environment).expect_err("no token");
+        match later {
+            true => assert!(matches!(error, Error::BadAnswer { .. }), "{page:?}: {error}"),
+            false => assert!(matches!(error, Error::TokenRefused { .. }), "{page:?}: {error}"),
+        }
+    }
+    for sign_in in azure.requests("/oauth2/") {
+        assert!(String::from_utf8_lossy(&sign_in.body).contains("client_secret="));
     }
 }
 
