@@ -132,7 +132,7 @@ fn every_family_gives_our_logits() {
 
 #[test]
 fn in_8_bits_the_logits_are_close() {
-    check("", true, LARGEST_MESSAGE, 0.2);
+    check("", true, LARGEST_MESSAGE, 0.1);
 }
 
 #[test]
