@@ -22,7 +22,7 @@ pub const MANIFEST: &str = "manifest.json";
 
 /// Larger files are sent in parts of this size, the least that S3 takes.
 const PART: usize = 5 << 20;
-/// Files sent at a time, and parts of one file.
+/// Small files sent at a time, and parts of a large one.
 const FILES: usize = 4;
 const PARTS: usize = 4;
 /// The hash of a file, as metadata of its object.
@@ -183,10 +183,18 @@ impl Sending<'_> {
             }
             None => {}
         }
-        stream::iter(&collection.entries)
+        // Large files go one after another: all parts under way share the line, and a request of each
+        // must end in its time.
+        let listed = |entry: &Entry| &manifest.files[&entry.name];
+        let (large, small): (Vec<_>, Vec<_>) =
+            collection.entries.iter().partition(|entry| listed(entry).bytes > PART as u64);
+        stream::iter(small)
             .map(Ok)
-            .try_for_each_concurrent(FILES, |entry| self.file(entry, &manifest.files[&entry.name]))
+            .try_for_each_concurrent(FILES, |entry| self.file(entry, listed(entry)))
             .await?;
+        for entry in large {
+            self.file(entry, listed(entry)).await?;
+        }
         let json = serde_json::to_vec_pretty(manifest).expect("a manifest is plain data");
         let put = self.put(&place, "application/json", None, json).await;
         self.answer("write", MANIFEST, put)

@@ -56,6 +56,7 @@ macro_rules! suite {
             everything_arrives_once_and_the_manifest_last
             a_stopped_upload_shows_nothing_half_and_goes_on_where_it_was
             passing_trouble_is_waited_out
+            parts_of_several_files_do_not_crowd_the_line
             lasting_trouble_fails_and_the_next_upload_mends_it
             a_manifest_goes_before_what_it_lists_is_replaced
             a_damaged_manifest_is_told_and_goes_before_files_are_replaced
@@ -190,6 +191,22 @@ pub fn passing_trouble_is_waited_out<S: Service>(service: &S) -> Tested {
         assert_whole(service, &container, "steady-otter/")?;
     }
     Ok(())
+}
+
+/// Each request has its time to end; were there one for every part, a slow line would let none of them.
+pub fn parts_of_several_files_do_not_crowd_the_line<S: Service>(service: &S) -> Tested {
+    let folder = tempfile::tempdir()?;
+    let large: Vec<u8> = (0..6_000_000u32).map(|n| (n % 251) as u8).collect();
+    for name in ["a", "b", "c"] {
+        durable::write(&folder.path().join(name), &large)?;
+    }
+    let container = service.container();
+    let trouble = Trouble::Late(Duration::from_millis(500));
+    let proxy = Proxy::start(service.port(), Rule { target: S::PART, at: 0..usize::MAX, trouble });
+    let store = service.store(&service.location(&container), proxy.port)?;
+    store.upload(&Collection::new("steady-otter", folder.path(), &["a", "b", "c"])?, |_| true)?;
+    assert!((1..=4).contains(&proxy.most()), "{} parts at a time", proxy.most());
+    assert_whole(service, &container, "steady-otter/")
 }
 
 pub fn lasting_trouble_fails_and_the_next_upload_mends_it<S: Service>(service: &S) -> Tested {

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub enum Trouble {
     Stall(Duration),
     /// It is passed on, and its answer is cut short.
     HalfAnswer,
+    /// It is passed on after this long.
+    Late(Duration),
 }
 
 /// The requests whose first line holds `target` are counted from 0; those in `at` are in trouble.
@@ -30,6 +33,14 @@ pub struct Rule {
 pub struct Proxy {
     pub port: u16,
     seen: Arc<Mutex<usize>>,
+    under_way: Arc<UnderWay>,
+}
+
+/// Requests of the rule's kind that are not answered yet, and the most of them at a time.
+#[derive(Default)]
+struct UnderWay {
+    now: AtomicUsize,
+    most: AtomicUsize,
 }
 
 impl Proxy {
@@ -38,13 +49,20 @@ impl Proxy {
         let port = listener.local_addr().expect("an address").port();
         let seen = Arc::new(Mutex::new(0));
         let counted = seen.clone();
+        let under_way = Arc::<UnderWay>::default();
+        let met = under_way.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let (rule, counted) = (rule.clone(), counted.clone());
-                std::thread::spawn(move || serve(client, upstream, &rule, &counted));
+                let (rule, counted, met) = (rule.clone(), counted.clone(), met.clone());
+                std::thread::spawn(move || serve(client, upstream, &rule, &counted, &met));
             }
         });
-        Proxy { port, seen }
+        Proxy { port, seen, under_way }
+    }
+
+    /// The most requests of the rule's kind that were under way at a time.
+    pub fn most(&self) -> usize {
+        self.under_way.most.load(Ordering::SeqCst)
     }
 
     /// Requests of the rule's kind so far.
@@ -53,7 +71,13 @@ impl Proxy {
     }
 }
 
-fn serve(mut client: TcpStream, upstream: u16, rule: &Rule, seen: &Mutex<usize>) -> Option<()> {
+fn serve(
+    mut client: TcpStream,
+    upstream: u16,
+    rule: &Rule,
+    seen: &Mutex<usize>,
+    under_way: &UnderWay,
+) -> Option<()> {
     let request = request(&mut client)?;
     let line = request.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let mut trouble = None;
@@ -74,6 +98,14 @@ fn serve(mut client: TcpStream, upstream: u16, rule: &Rule, seen: &Mutex<usize>)
         Some(Trouble::HalfAnswer) => {
             let answer = pass_on(&request, upstream)?;
             client.write_all(&answer[..answer.len() / 2]).ok()?;
+        }
+        Some(Trouble::Late(time)) => {
+            let now = under_way.now.fetch_add(1, Ordering::SeqCst) + 1;
+            under_way.most.fetch_max(now, Ordering::SeqCst);
+            std::thread::sleep(time);
+            let answer = pass_on(&request, upstream);
+            under_way.now.fetch_sub(1, Ordering::SeqCst);
+            client.write_all(&answer?).ok()?;
         }
         None => client.write_all(&pass_on(&request, upstream)?).ok()?,
     }
