@@ -93,7 +93,7 @@ impl Store {
         let total = manifest.files.values().map(|file| file.bytes).sum();
         let sending = Sending {
             store: store.as_ref(),
-            place: self.prefix.clone().join(collection.name.as_str()),
+            place: below(&self.prefix, &collection.name)?,
             location: format!("{}/{}", self.location(), collection.name),
             done: Cell::new(0),
             sent: Cell::new(0),
@@ -124,6 +124,12 @@ impl Store {
         let present = manifest.files.len() - sent;
         Ok(Uploaded { location: sending.location, sent, present, bytes: total })
     }
+}
+
+/// Where a name lies below a place, letter for letter: `Path::join` would keep `%C3%BC` for `ü`.
+fn below(place: &Path, name: &str) -> Result<Path> {
+    let refused = |_| Error::Name { name: name.to_owned(), reason: "no store keeps it" };
+    Path::parse(format!("{place}/{name}")).map_err(refused)
 }
 
 /// Lengths and hashes of all files.
@@ -213,7 +219,7 @@ impl Sending<'_> {
 
     /// Sends one file, unless it is there.
     async fn file(&self, entry: &Entry, listed: &Listed) -> Result<()> {
-        let place = entry.name.split('/').fold(self.place.clone(), Path::join);
+        let place = below(&self.place, &entry.name)?;
         if self.is_there(&place, &entry.name, listed).await? {
             self.done.set(self.done.get() + listed.bytes);
             return Ok(());

@@ -11,15 +11,17 @@ fn a_folder_is_a_store_too() -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(run.join("best"))?;
     durable::write(&run.join("best/model.bin"), &vec![7; 6 << 20])?;
     durable::write(&run.join("report.md"), b"# Report\n")?;
+    durable::write(&run.join("best/Größe 100 %.json"), b"{}")?;
     let archive = place.path().join("archive");
     let store = Store::open(archive.to_str().ok_or("path")?, [])?;
     store.check()?;
     assert_eq!(fs::read_dir(&archive)?.count(), 0, "a check leaves nothing");
 
-    let collection = Collection::new("otter", &run, &["best", "report.md"])?;
+    let collection = Collection::new("naïve-otter", &run, &["best", "report.md"])?;
     let uploaded = store.upload(&collection, |_| true)?;
-    assert_eq!((uploaded.sent, uploaded.present), (2, 0));
-    let place = archive.join("otter");
+    assert_eq!((uploaded.sent, uploaded.present), (3, 0));
+    let place = archive.join("naïve-otter");
+    assert_eq!(fs::read(place.join("best/Größe 100 %.json"))?, b"{}");
     assert_eq!(fs::read(place.join("best/model.bin"))?, vec![7; 6 << 20]);
     let manifest: Manifest = serde_json::from_slice(&fs::read(place.join(MANIFEST))?)?;
     assert_eq!(manifest.files["report.md"].bytes, 9);
@@ -36,12 +38,12 @@ fn a_folder_is_a_store_too() -> Result<(), Box<dyn Error>> {
             told.push(news);
             true
         })?;
-        let expected = format!("{}/otter/{MANIFEST}", archive.display());
+        let expected = format!("{}/naïve-otter/{MANIFEST}", archive.display());
         let News::DamagedManifest { place: named, .. } = &told[0] else { panic!("{told:?}") };
         assert_eq!(named, &expected);
-        assert_eq!(again.sent, 2, "a folder keeps hashes in the manifest alone");
+        assert_eq!(again.sent, 3, "a folder keeps hashes in the manifest alone");
         let manifest: Manifest = serde_json::from_slice(&fs::read(place.join(MANIFEST))?)?;
-        assert_eq!(manifest.files.len(), 2);
+        assert_eq!(manifest.files.len(), 3);
     }
     Ok(())
 }

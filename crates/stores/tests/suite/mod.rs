@@ -79,7 +79,7 @@ pub fn run_folder(folder: &Path) -> Tested {
         (0..6_000_000u32).map(|n| (n.wrapping_mul(0x9E37_79B9) >> 13) as u8).collect();
     durable::write(&folder.join("best/model.safetensors"), &large)?;
     durable::write(&folder.join("best/config.json"), b"{}")?;
-    durable::write(&folder.join("best/deep/empty file"), b"")?;
+    durable::write(&folder.join("best/deep/empty file für 100 %"), b"")?;
     durable::write(&folder.join("report.md"), b"# Report\n")?;
     Ok(())
 }
