@@ -7,6 +7,7 @@ use crate::evaluation::{
     Evaluation, Scale, Split, TOKEN_BUDGET, classes_of, evaluate, logits, probabilities,
 };
 use crate::metrics::Classes;
+use crate::progress::tell;
 use crate::svm;
 use crate::thresholds::Thresholds;
 use anyhow::{Result, bail};
@@ -97,7 +98,16 @@ impl Classifier {
         self.device.run(|| match &self.kind {
             Kind::Network(network) => {
                 let Network { model, backend, tokenizer } = network.as_ref();
-                let split = Split::new(tokenizer.encode_batch(texts)?, Vec::new());
+                let encodings = tokenizer.encode_batch(texts)?;
+                let mut cut = encodings.iter().filter(|text| text.ids.len() < text.length).peekable();
+                if let Some(first) = cut.peek() {
+                    let (limit, all) = (first.ids.len(), texts.len());
+                    tell(format_args!(
+                        "warning: {} of {all} texts are longer than {limit} tokens: what follows has no say",
+                        cut.count()
+                    ));
+                }
+                let split = Split::new(encodings, Vec::new());
                 let mut outputs = logits(backend, model, &split, TOKEN_BUDGET, |rows| {
                     progress(rows);
                     Ok(())

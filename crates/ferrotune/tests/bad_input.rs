@@ -431,7 +431,12 @@ fn predicting_a_file_names_its_columns() {
     let before = scene.read("rows.csv");
     to("./rows.csv").refused(&["--output is ./", "which --file reads"]);
     assert_eq!(scene.read("rows.csv"), before);
-    assert_eq!(scene.run(&column).code, Some(0));
+    let answered = scene.run(&column);
+    assert_eq!(answered.code, Some(0));
+    assert!(!answered.stderr.contains("longer"), "{}", answered.stderr);
+    let long = scene.run(&["predict", &run, &"may ".repeat(40), "we may end"]);
+    let said = "warning: 1 of 2 texts are longer than 32 tokens: what follows has no say";
+    assert!(long.stderr.contains(said), "{}", long.stderr);
 }
 
 #[test]
