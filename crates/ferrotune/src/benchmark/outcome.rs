@@ -95,19 +95,26 @@ pub struct Summary {
     /// With several seeds the 95 % interval of the mean by Student's t, with one the bootstrap's over
     /// test rows.
     pub interval: Interval,
-    /// How many seeds.
+    /// How many seeds; one where all came to the same.
     pub seeds: usize,
 }
 
 impl Row {
-    fn done(&self) -> impl Iterator<Item = &Outcome> {
+    /// What came out, of all seeds that came to an end.
+    pub fn done(&self) -> impl Iterator<Item = &Outcome> {
         self.outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().ok())
     }
 
     /// Micro-F1 and macro-F1; none where no seed came to an end.
     pub fn summary(&self) -> Option<[Summary; 2]> {
-        let of =
-            |score: fn(&Outcome) -> Score| summary(&self.done().map(score).collect::<Vec<_>>());
+        let figures = |outcome: &Outcome| [outcome.micro_f1.value, outcome.macro_f1.value];
+        let mut rest = self.done().map(figures);
+        // A mean over seeds that change nothing would have no error at all.
+        let first = rest.next();
+        let counted = if rest.all(|figures| Some(figures) == first) { 1 } else { usize::MAX };
+        let of = |score: fn(&Outcome) -> Score| {
+            summary(&self.done().take(counted).map(score).collect::<Vec<_>>())
+        };
         Some([of(|outcome| outcome.micro_f1)?, of(|outcome| outcome.macro_f1)?])
     }
 
