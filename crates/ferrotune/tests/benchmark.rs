@@ -157,6 +157,8 @@ fn other_settings_are_another_benchmark() {
     refused(&["--set", "training.epochs=3"], &["training", "did you mean `max_epochs`?"]);
     refused(&["--set", "data.task=binary"], &["multi-label"]);
     refused(&["--parallel", "0"], &["--parallel"]);
+    refused(&["--set", "seed=9"], &["--set seed is not for a benchmark", "--seeds"]);
+    refused(&["--set", "output_dir=x"], &["--set output_dir is not for a benchmark", "--output"]);
     refused(&["--set", "svm.epochs=3"], &["svm", "there is no `epochs`"]);
 }
 

@@ -81,6 +81,18 @@ fn settings(arguments: &BenchmarkArguments) -> Result<Settings> {
     if arguments.parallel == Some(0) || arguments.threads == Some(0) {
         bail!("--parallel and --threads must be at least 1");
     }
+    for assignment in &arguments.set {
+        let key = assignment.split('=').next().unwrap_or_default().trim();
+        let option = match key {
+            "seed" => "--seeds",
+            "threads" => "--threads",
+            "output_dir" | "name" => "--output",
+            "pretrained_model" => "--methods",
+            "data.dataset" => "the data set it is given",
+            _ => continue,
+        };
+        bail!("--set {key} is not for a benchmark, which sets it itself: see {option}");
+    }
     let dataset = match Path::new(&arguments.dataset).is_dir() {
         true => std::path::absolute(&arguments.dataset)?.display().to_string(),
         false => arguments.dataset.clone(),
