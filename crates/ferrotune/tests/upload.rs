@@ -47,6 +47,9 @@ fn a_finished_run_is_copied_and_not_sent_twice() {
     assert!(mended.stderr.contains(&warning), "{}", mended.stderr);
     let written = scene.read(&format!("{place}/manifest.json"));
     assert_eq!(serde_json::from_slice::<Value>(&written).expect("JSON"), manifest);
+    scene.edit_json(&format!("{run}/run.json"), |info| info["status"] = "RUNNING".into());
+    let warned = scene.run(&["upload", &run]);
+    assert!(warned.stderr.contains("warning: the run has not ended"), "{}", warned.stderr);
     let other = scene.run(&["upload", &run, "--to", "elsewhere"]);
     assert!(other.stderr.contains(&format!("uploaded: {} files", files.len())), "{}", other.stderr);
 }
@@ -72,6 +75,9 @@ fn a_store_that_takes_nothing_is_found_before_training() {
         assert!(!stderr.contains("U0VDUkVU"), "{stderr}");
     }
     assert!(!scene.has_run());
+    let run = scene.trained();
+    std::fs::remove_dir_all(scene.path(&format!("{run}/best"))).expect("removed");
+    scene.run(&["upload", &run, "--to", "archive"]).refused(&["has no model yet", "--resume"]);
     let answer = scene.run(&["upload", "no-run"]);
     assert_eq!(answer.code, Some(2), "{}", answer.stderr);
 }

@@ -6,9 +6,10 @@ use crate::failure::{BeforeStart, Outcome};
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::progress::{bar, tell};
 use crate::run_folder::RunFolder;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::path::Path;
 use stores::{Collection, News, Store};
+use tracking::{RunRecord, Status};
 
 /// What of a run folder is kept elsewhere: all but what only `--resume` needs, and `run.json`, which
 /// tells how the run ended and so ends after the upload.
@@ -33,12 +34,24 @@ pub fn run(arguments: &UploadArguments) -> Outcome {
     let location = location
         .context("the run's configuration has no artifacts.uri: name the store with --to")
         .before_start()?;
+    let status = status(folder.path()).before_start()?;
     let store = open(location).before_start()?;
+    if status == Status::Running {
+        tell(format_args!("warning: the run has not ended; what it has so far is copied"));
+    }
     interrupt.checkpoints_from_now_on();
     match upload(&store, folder.path(), &interrupt) {
         Err(error) if error.is::<Interrupted>() => Err(crate::failure::Failure::Interrupted),
         uploaded => Ok(uploaded?),
     }
+}
+
+/// How the run ended, if it did.
+fn status(folder: &Path) -> Result<Status> {
+    if !folder.join(PARTS[0]).is_dir() {
+        bail!("{} has no model yet: `ferrotune train --resume` goes on with it", folder.display());
+    }
+    Ok(RunRecord::open(folder)?.status())
 }
 
 /// The store at this location, after a look whether it takes anything.
