@@ -54,7 +54,9 @@ fn copy_tokenizer(from: &Path, to: &Path, files: &[String], max_length: usize) -
     copy(from, to, files)?;
     let path = to.join(TOKENIZER_CONFIG);
     let mut settings = Map::new();
-    if let Ok(bytes) = std::fs::read(&path) {
+    if path.is_file() {
+        let bytes =
+            std::fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
         settings = serde_json::from_slice(&bytes)
             .map_err(|error| Error::Damaged { path: path.clone(), reason: error.to_string() })?;
     }

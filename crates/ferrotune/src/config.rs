@@ -265,23 +265,6 @@ pub struct ArtifactsConfig {
     pub uri: Option<String>,
 }
 
-impl ArtifactsConfig {
-    /// Makes a folder's path absolute.
-    ///
-    /// # Errors
-    /// The working folder cannot be found, or has a name that is not UTF-8.
-    pub fn pin(&mut self) -> Result<()> {
-        if let Some(uri) = self.uri.as_mut().filter(|uri| !uri.is_empty() && !uri.contains("://")) {
-            let folder = std::path::absolute(uri.strip_prefix("file:").unwrap_or(uri))?;
-            let folder = folder.into_os_string().into_string();
-            *uri = folder.map_err(|_| {
-                anyhow!("artifacts.uri lies below a folder whose name is not UTF-8")
-            })?;
-        }
-        Ok(())
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
         Config {

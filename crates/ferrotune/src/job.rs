@@ -147,12 +147,12 @@ impl Order {
         }
         let place = config.tracking.place(&environment).before_start()?;
         place.as_ref().map_or(Ok(()), Place::check).before_start()?;
+        let store = config.artifacts.uri.as_deref().map(upload::open).transpose().before_start()?;
         if resumed.is_none() {
             // From anywhere the run's folder leads to the same places.
             config.tracking.pin().before_start()?;
-            config.artifacts.pin().before_start()?;
+            config.artifacts.uri = store.as_ref().map(|store| store.location().to_owned());
         }
-        let store = config.artifacts.uri.as_deref().map(upload::open).transpose().before_start()?;
         Ok(Order { config, resumed, place, store, interrupt, started })
     }
 

@@ -101,10 +101,14 @@ impl Store {
             .enable_all()
             .build()
             .map_err(Error::Start)?;
+        let location = match &kind {
+            Kind::Folder(folder) => folder.display().to_string(),
+            Kind::Azure(_) | Kind::S3(_) | Kind::GoogleCloud(_) => location.to_owned(),
+        };
         Ok(Store { kind, location: location.trim_end_matches('/').to_owned(), prefix, runtime })
     }
 
-    /// As it was given; it holds no secret.
+    /// As it was given, a folder's path made absolute; it holds no secret.
     pub fn location(&self) -> &str {
         &self.location
     }
