@@ -2,7 +2,8 @@
 //!
 //! A checkpoint that `AutoModelForSequenceClassification.from_pretrained` loads with every tensor its
 //! class has and no other: `model.safetensors`, `config.json` with the label names, the tokenizer's
-//! files, which cut texts where the model was trained to. An adapter that `PeftModel.from_pretrained` loads onto the pretrained model.
+//! files, which cut texts where the model was trained to. An adapter that `PeftModel.from_pretrained`
+//! loads onto the pretrained model.
 
 use crate::classifier::{Classifier, Tokenizer, copy, write_json};
 use crate::{Error, Result};

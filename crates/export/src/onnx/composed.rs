@@ -9,7 +9,7 @@ use architectures::{Activation, Pattern, RelativeBias};
 
 impl Trace {
     /// `a·Wᵀ`. With 8 bits each row of `a` has a scale, found when it is run: what shares its batch changes
-    /// no answer, and a large number costs the precision of its own row alone.
+    /// an answer by rounding alone, and a large number costs the precision of its own row alone.
     pub(super) fn product_with(&self, a: &Value, name: &str, shape: &[usize]) -> Value {
         let in_head = self.head.iter().any(|part| name.split('.').any(|p| p == *part));
         if !self.int8 || in_head {

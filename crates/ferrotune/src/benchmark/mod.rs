@@ -109,9 +109,7 @@ impl Method {
     /// LexGLUE's of this name or of this model; any other name is that of a model.
     pub fn named(name: &str, dataset: &str) -> Method {
         let is_unfair_tos = dataset.trim_end_matches('/').rsplit('/').next() == Some("unfair_tos");
-        let known = KNOWN
-            .iter()
-            .find(|known| known.name == name || (known.model == name && !name.is_empty()));
+        let known = KNOWN.iter().find(|known| known.name == name || known.model == name);
         Method {
             name: known.map_or(name, |known| known.name).to_owned(),
             model: match known {

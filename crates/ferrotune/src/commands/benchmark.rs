@@ -104,6 +104,9 @@ fn settings(arguments: &BenchmarkArguments) -> Result<Settings> {
 }
 
 fn methods(arguments: &BenchmarkArguments, settings: &Settings) -> Result<Vec<Method>> {
+    if arguments.methods.iter().any(String::is_empty) {
+        bail!("--methods has an empty name");
+    }
     let named = |name: &str| Method::named(name, &settings.dataset);
     let methods: Vec<Method> = match arguments.methods.is_empty() {
         true => known_names().map(named).collect(),
@@ -111,9 +114,6 @@ fn methods(arguments: &BenchmarkArguments, settings: &Settings) -> Result<Vec<Me
     };
     let mut seen = HashSet::new();
     for method in &methods {
-        if method.name.is_empty() {
-            bail!("--methods has an empty name");
-        }
         if !seen.insert(method.file_name()) {
             bail!("--methods names {} twice", method.name);
         }
