@@ -142,15 +142,18 @@ impl Order {
             }
         };
         let environment = Environment::of_process();
+        let mut tracking = config.tracking.clone();
         if resumed.is_none() {
-            config.tracking.complete(&environment).before_start()?;
+            tracking.complete(&environment).before_start()?;
         }
-        let place = config.tracking.place(&environment).before_start()?;
+        tracking.locate_or_wait(&environment).before_start()?;
+        let place = tracking.place(&environment).before_start()?;
         place.as_ref().map_or(Ok(()), Place::check).before_start()?;
         let store = config.artifacts.uri.as_deref().map(upload::open).transpose().before_start()?;
         if resumed.is_none() {
             // From anywhere the run's folder leads to the same places.
-            config.tracking.pin().before_start()?;
+            tracking.pin().before_start()?;
+            config.tracking = tracking;
             config.artifacts.uri = store.as_ref().map(|store| store.location().to_owned());
         }
         Ok(Order { config, resumed, place, store, interrupt, started })

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
-use tracking::azure::{self, Management, Workspace};
+use tracking::azure::{self, Workspace};
 use tracking::{
-    Connection, Environment, FileStore, Placement, Run, RunRecord, Server, SystemMetrics,
+    Connection, Environment, FileStore, Placement, Run, RunRecord, Server, SystemMetrics, Tracker,
 };
 
 /// Where the run is recorded besides its folder.
@@ -95,7 +95,7 @@ impl TrackingConfig {
         self.uri = self.uri.take().filter(|uri| !uri.0.starts_with("azureml"));
     }
 
-    /// Makes a folder's path absolute.
+    /// Makes the path of a folder or of a workspace's `config.json` absolute.
     ///
     /// # Errors
     /// A URI that names neither a server nor a folder.
@@ -151,24 +151,16 @@ impl TrackingConfig {
     }
 
     /// Takes from the environment what the configuration leaves open, so that a copy of it tells
-    /// all but the secrets. A workspace named by its `config.json` is asked for its address.
+    /// all but the secrets.
     ///
     /// # Errors
-    /// `MLFLOW_TRACKING_URI` names neither a server nor a folder; the workspace cannot be found.
+    /// `MLFLOW_TRACKING_URI` names neither a server nor a folder.
     pub fn complete(&mut self, environment: &Environment) -> Result<()> {
         if self.uri.is_none()
             && let Some(uri) = environment.tracking_uri()
         {
             tracking::check_uri(uri).context("MLFLOW_TRACKING_URI cannot be used")?;
             self.uri = Some(Uri(uri.to_owned()));
-        }
-        if let Some(Uri(uri)) = self.uri.as_ref().filter(|uri| azure::is_reference(&uri.0)) {
-            let workspace = Workspace::find(uri)?;
-            let found = Management::new(&workspace, environment).and_then(|m| m.tracking_uri());
-            let found = found.with_context(|| {
-                format!("cannot find the tracking address of the workspace {workspace}")
-            })?;
-            self.uri = Some(Uri(found));
         }
         if self.log_system_metrics.is_none() {
             self.log_system_metrics = Some(SystemMetrics::wanted(environment)?);
@@ -180,6 +172,42 @@ impl TrackingConfig {
         Ok(())
     }
 
+    /// Puts the address of a workspace that its `config.json` names in the place of that name.
+    ///
+    /// # Errors
+    /// [`tracking::Error`]: there is no such file or no such workspace, nobody answers, or this identity
+    /// is refused.
+    pub fn locate(&mut self, environment: &Environment) -> Result<()> {
+        if let Some(workspace) = self.reference()? {
+            let found = workspace.tracking_uri(environment).with_context(|| {
+                format!("cannot find the tracking address of the workspace {workspace}")
+            })?;
+            self.uri = Some(Uri(found));
+        }
+        Ok(())
+    }
+
+    /// The same, but an address that cannot be had now is left to be found while the run goes on, which
+    /// tells of it.
+    ///
+    /// # Errors
+    /// As for [`locate`](Self::locate), where waiting will not help.
+    pub fn locate_or_wait(&mut self, environment: &Environment) -> Result<()> {
+        match self.locate(environment) {
+            Err(error) => match error.downcast_ref::<tracking::Error>() {
+                Some(cause) if cause.is_passing() => Ok(()),
+                _ => Err(error),
+            },
+            located => located,
+        }
+    }
+
+    /// The workspace, where its `config.json` names it.
+    fn reference(&self) -> Result<Option<Workspace>> {
+        let uri = self.uri.as_ref().filter(|uri| azure::is_reference(&uri.0));
+        Ok(uri.map(|uri| Workspace::find(&uri.0)).transpose()?)
+    }
+
     /// Where to track, if anywhere.
     ///
     /// # Errors
@@ -188,7 +216,8 @@ impl TrackingConfig {
         let Some(Uri(uri)) = self.uri.as_ref().filter(|uri| !uri.0.is_empty()) else {
             return Ok(None);
         };
-        if !tracking::is_server(uri) {
+        let workspace = self.reference()?;
+        if !tracking::is_server(uri) && workspace.is_none() {
             return Ok(Some(Place::Folder(uri.clone())));
         }
         // A copy of the configuration has no credentials, the environment may have them.
@@ -205,15 +234,23 @@ impl TrackingConfig {
             Some(theirs) if !uri.contains('@') && of_environment == Some(true) => theirs,
             _ => uri,
         };
-        let connection = Connection::from_environment(uri, environment)?;
         let name = self.experiment_name.as_deref();
         let placement = match of_environment {
             // A run that the environment names is one of the environment's server.
             Some(false) => Placement::experiment(name, environment)?,
             _ => Placement::from_environment(name, environment)?,
         };
-        let connection = Box::new(connection);
-        Ok(Some(Place::Server { connection, placement, patience: self.patience()? }))
+        let patience = self.patience()?;
+        Ok(Some(match workspace {
+            Some(workspace) => {
+                let environment = environment.clone();
+                Place::Workspace { workspace, environment, placement, patience }
+            }
+            None => {
+                let connection = Box::new(Connection::from_environment(uri, environment)?);
+                Place::Server { connection, placement, patience }
+            }
+        }))
     }
 
     /// The experiment as the record names it.
@@ -231,6 +268,17 @@ pub enum Place {
     Server {
         /// How it is reached.
         connection: Box<Connection>,
+        /// The experiment.
+        placement: Placement,
+        /// How long the end of a run waits for it.
+        patience: Duration,
+    },
+    /// A workspace of Azure ML whose address nobody could tell yet.
+    Workspace {
+        /// Its names.
+        workspace: Workspace,
+        /// What says who asks for the address, and how the server there is reached.
+        environment: Environment,
         /// The experiment.
         placement: Placement,
         /// How long the end of a run waits for it.
@@ -256,19 +304,31 @@ impl Place {
     /// # Errors
     /// The folder cannot be written, or the server refuses the run.
     pub fn follow(&self, run: &mut Run, folder: &Path, interrupt: &Interrupt) -> Result<()> {
-        match self {
-            Place::Folder(uri) => {
-                let store = FileStore::open_uri(uri, run.record().info())?;
-                run.follow(uri, Box::new(store))?;
-            }
+        let until_interrupted = |server: Server| -> Box<dyn Tracker> {
+            let interrupt = interrupt.clone();
+            Box::new(server.unless(move || interrupt.requested()))
+        };
+        let tracker = match self {
+            Place::Folder(uri) => Box::new(FileStore::open_uri(uri, run.record().info())?),
             Place::Server { connection, placement, patience } => {
-                let server = Server::start(folder, connection, placement, *patience)?;
-                let interrupt = interrupt.clone();
-                let server = server.unless(move || interrupt.requested());
-                run.follow(&connection.to_string(), Box::new(server))?;
+                until_interrupted(Server::start(folder, connection, placement, *patience)?)
             }
+            Place::Workspace { workspace, environment, placement, patience } => until_interrupted(
+                Server::start_in_workspace(folder, workspace, environment, placement, *patience)?,
+            ),
+        };
+        Ok(run.follow(&self.to_string(), tracker)?)
+    }
+}
+
+/// As messages call it.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Folder(uri) => f.write_str(uri),
+            Place::Server { connection, .. } => connection.fmt(f),
+            Place::Workspace { workspace, .. } => write!(f, "the workspace {workspace}"),
         }
-        Ok(())
     }
 }
 

@@ -291,6 +291,53 @@ fn a_workspace_that_hangs_holds_up_nothing() {
     }
 }
 
+#[test]
+fn a_workspace_whose_address_nobody_tells_yet_gets_the_run_later() {
+    let Some(server) = Server::start(Version::Two, &[]) else { return };
+    // Down at the start, and at the first try of the run itself.
+    let azure = Azure::start(Some(server.port));
+    let down = service::Answer::Json(503, json!({}));
+    azure.answer("/workspaces/w", &vec![down; 10]);
+    let scene = scene();
+    let environment = azure.environment_with_secret();
+    let arguments = scene.train_arguments(&["tracking.uri=azureml", "output_dir=soon"]);
+    let done = run(&scene, &environment, &arguments);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert_eq!(done.stderr.matches("does not take the run now").count(), 1, "{}", done.stderr);
+    assert_same(&server, &azure, &only_run(&scene, "soon"));
+
+    // Connections are made, and nothing is read from them.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let nobody = format!("http://{}/metadata/endpoints", silent.local_addr().expect("bound"));
+    let mut mute = environment.clone();
+    mute.push(("ARM_CLOUD_METADATA_URL".to_owned(), nobody));
+    let start = Instant::now();
+    let settings = ["tracking.uri=azureml", "tracking.patience=1s", "output_dir=later"];
+    let done = run(&scene, &mute, &scene.train_arguments(&settings));
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert_eq!(done.stderr.matches("does not take the run now").count(), 1, "{}", done.stderr);
+    let folder = only_run(&scene, "later");
+    let name = folder.display().to_string();
+    let hint = format!("hint: catch up with: ferrotune sync {name}");
+    assert!(done.stderr.contains(&hint), "{}", done.stderr);
+    let reference = format!("azureml:{}", scene.at("config.json"));
+    let record = RunRecord::open(&folder).expect("a record");
+    assert_eq!(record.params()["tracking.uri"], reference);
+    let sync = ["sync".to_owned(), name.clone()];
+    run(&scene, &mute, &sync).ended(1, &["cannot find the tracking address of the workspace w"]);
+
+    let azure = Azure::start(Some(server.port));
+    let resume = ["train", "--resume", &name].map(str::to_owned);
+    let resumed = run(&scene, &azure.environment_with_secret(), &resume);
+    assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
+    assert_same(&server, &azure, &folder);
+    let synced = run(&scene, &azure.environment_with_secret(), &sync);
+    assert_eq!(synced.code, Some(0), "{}", synced.stderr);
+    let record = RunRecord::open(&folder).expect("a record");
+    assert_eq!(record.params()["tracking.uri"], reference, "a parameter stays");
+}
+
 /// The only run below this folder of the scene.
 fn only_run(scene: &Scene, folder: &str) -> PathBuf {
     let mut runs = std::fs::read_dir(scene.path(folder)).expect("a folder of runs");

@@ -247,6 +247,12 @@ impl Error {
         }
     }
 
+    /// Whether it may be over later: nobody answers, or not as they should.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self.failure(), Failure::NotDone | Failure::Unknown)
+    }
+
     /// The server answered that what was to be created is there.
     pub(crate) fn is_present(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == "RESOURCE_ALREADY_EXISTS")

@@ -18,6 +18,7 @@ pub fn run(arguments: &SyncArguments) -> Outcome {
         config.tracking.check().before_start()?;
     }
     config.tracking.complete(&environment).before_start()?;
+    config.tracking.locate(&environment)?;
     let place = config.tracking.place(&environment).before_start()?;
     let place = place
         .context("the run is tracked nowhere else: name a server with --tracking-uri")
@@ -29,10 +30,10 @@ pub fn run(arguments: &SyncArguments) -> Outcome {
             tell(format_args!("{} metric points, the same on {page}", synced.points));
         }
         // A file store is written anew in any case.
-        Place::Folder(uri) => {
+        place => {
             let mut run = Run::new(RunRecord::open(folder.path())?);
             place.follow(&mut run, folder.path(), &Interrupt::default())?;
-            tell(format_args!("{} metric points, the same in {uri}", run.record().position()));
+            tell(format_args!("{} metric points, the same in {place}", run.record().position()));
         }
     }
     Ok(())

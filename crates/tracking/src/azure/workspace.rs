@@ -11,13 +11,15 @@ use super::Tokens;
 use crate::error::at;
 use crate::server::http::{Authorization, Http};
 use crate::server::retry::Repeated;
-use crate::server::{Address, Environment, PART, Retry, Secret, query_value};
+use crate::server::{Address, Environment, PART, Retry, Secret, answer_within, query_value};
 use crate::{Error, Result};
 
 /// The version of the resource manager's description of workspaces that requests are written by.
 const API: &str = "2024-10-01";
 /// How long the resource manager has for an answer, unless `MLFLOW_HTTP_REQUEST_TIMEOUT` is shorter.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the start of a run waits for the address of a workspace, sign-in and repetitions included.
+const LOOKED_UP: Duration = Duration::from_secs(20);
 const FILE: &str = "config.json";
 /// Folders that the file is looked for in, from the working directory upward, as Azure's SDK does.
 const FOLDERS: [&str; 2] = [".azureml", ""];
@@ -49,10 +51,7 @@ impl Workspace {
         if text.contains("://") {
             return Self::of_address(text);
         }
-        match text.strip_prefix("azureml:").unwrap_or(text) {
-            "" | "azureml" => Self::read(&found()?),
-            file => Self::read(Path::new(file)),
-        }
+        Self::read(&file(text)?)
     }
 
     fn of_address(uri: &str) -> Result<Self> {
@@ -79,6 +78,24 @@ impl Workspace {
         })
     }
 
+    /// The tracking URI that the resource manager knows for the workspace, with the identity that this
+    /// machine has.
+    ///
+    /// # Errors
+    /// As for [`Management::new`] and [`Management::tracking_uri`]; [`Error::Unreachable`] if there is no
+    /// answer within 20 s.
+    pub fn tracking_uri(&self, environment: &Environment) -> Result<String> {
+        let (workspace, environment) = (self.clone(), environment.clone());
+        let asked = move || Management::new(&workspace, &environment)?.tracking_uri();
+        answer_within(LOOKED_UP, asked)?.unwrap_or_else(|| {
+            Err(Error::Unreachable {
+                url: format!("the resource manager of the workspace {self}"),
+                reason: format!("nothing for {} s", LOOKED_UP.as_secs()),
+                sent: true,
+            })
+        })
+    }
+
     /// As the resource manager names it: `/subscriptions/…/workspaces/…`.
     #[must_use]
     pub fn id(&self) -> String {
@@ -94,6 +111,21 @@ impl Workspace {
 impl std::fmt::Display for Workspace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.workspace_name)
+    }
+}
+
+/// A reference that means the same from anywhere.
+pub(crate) fn absolute_reference(uri: &str) -> Result<String> {
+    let file = file(uri)?;
+    let file = std::path::absolute(&file).map_err(at("find", &file))?;
+    Ok(format!("azureml:{}", file.display()))
+}
+
+/// The `config.json` that a text names.
+fn file(text: &str) -> Result<PathBuf> {
+    match text.strip_prefix("azureml:").unwrap_or(text) {
+        "" | "azureml" => found(),
+        file => Ok(PathBuf::from(file)),
     }
 }
 

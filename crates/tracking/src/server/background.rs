@@ -11,8 +11,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::sender::Sender;
-use super::{Client, Connection, Placement, Retry};
-use crate::error::Failure;
+use super::{Client, Connection, Environment, Placement, Retry};
+use crate::azure::Workspace;
+use crate::error::{Failure, at};
 use crate::{Dataset, Error, Metric, Model, Result, Status, Tracker};
 
 /// How long the start of a run waits to learn whether the server takes it.
@@ -82,21 +83,28 @@ impl Shared {
 /// What the server refuses: the credentials, the experiment; certificates that cannot be read. Not
 /// that there is no answer within 5 s, or none of MLflow's.
 pub fn check_server(connection: &Connection, placement: &Placement) -> Result<()> {
-    let mut once = connection.clone();
-    once.retry.retries = 0;
+    let mut once = connection.once();
     once.timeout = once.timeout.min(FIRST_ANSWER);
     let client = Client::new(&once)?;
     let placement = placement.clone();
-    // These may be several requests, to a sign-in as well: a thread that has no answer yet is left.
+    match answer_within(FIRST_ANSWER, move || placement.find(&client))? {
+        Some(Err(error)) if is_fatal(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The answer to a question that may take several requests, to a sign-in as well, if it comes in time. A
+/// thread that has none yet is left.
+pub(crate) fn answer_within<T: Send + 'static>(
+    time: Duration,
+    ask: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<Option<Result<T>>> {
     let (answer, answered) = std::sync::mpsc::channel();
     std::thread::Builder::new()
         .name("mlflow-check".to_owned())
-        .spawn(move || answer.send(placement.find(&client)).ok())
-        .map_err(crate::error::at("start a thread for", Path::new(&connection.to_string())))?;
-    match answered.recv_timeout(FIRST_ANSWER) {
-        Ok(Err(error)) if is_fatal(&error) => Err(error),
-        _ => Ok(()),
-    }
+        .spawn(move || answer.send(ask()).ok())
+        .map_err(at("start a thread for", Path::new("the check of a server")))?;
+    Ok(answered.recv_timeout(time).ok())
 }
 
 impl Server {
@@ -113,18 +121,59 @@ impl Server {
         placement: &Placement,
         patience: Duration,
     ) -> Result<Self> {
-        // The thread decides when to try again, so that it can be woken.
-        let retry = connection.retry.clone();
-        let mut once = connection.clone();
-        once.retry.retries = 0;
-        let sender = Sender::new(folder, &once, placement)?;
-        let address = connection.to_string();
+        let (folder, placement) = (folder.to_path_buf(), placement.clone());
+        let once = connection.once();
+        let find = move || Sender::new(&folder, &once, &placement);
+        let sender = Some(find()?);
+        Self::launch(connection.to_string(), sender, find, &connection.retry, patience)
+    }
+
+    /// The same for a workspace whose address nobody could tell yet: it is asked for until it is known.
+    ///
+    /// # Errors
+    /// A setting of the environment that cannot be used, and what is answered within 5 s: that there is
+    /// no such workspace, or not for this identity.
+    pub fn start_in_workspace(
+        folder: &Path,
+        workspace: &Workspace,
+        environment: &Environment,
+        placement: &Placement,
+        patience: Duration,
+    ) -> Result<Self> {
+        let (folder, workspace) = (folder.to_path_buf(), workspace.clone());
+        let (environment, placement) = (environment.clone(), placement.clone());
+        let retry = Retry::from_environment(&environment)?;
+        let address = format!("the workspace {workspace}");
+        let find = move || {
+            let uri = workspace.tracking_uri(&environment)?;
+            let connection = Connection::from_environment(&uri, &environment)?;
+            Sender::new(&folder, &connection.once(), &placement)
+        };
+        Self::launch(address, None, find, &retry, patience)
+    }
+
+    /// Starts the thread, which decides when to try again, so that it can be woken.
+    fn launch(
+        address: String,
+        sender: Option<Sender>,
+        find: impl Fn() -> Result<Sender> + Send + 'static,
+        retry: &Retry,
+        patience: Duration,
+    ) -> Result<Self> {
         let shared = Arc::new(Shared::default());
-        let (theirs, taken) = (Arc::clone(&shared), Arc::clone(&sender.taken));
+        let taken = sender.as_ref().map(|sender| Arc::clone(&sender.taken)).unwrap_or_default();
+        let mut sending = Sending {
+            address: address.clone(),
+            sender,
+            find: Box::new(find),
+            taken: Arc::clone(&taken),
+            retry: retry.clone(),
+            shared: Arc::clone(&shared),
+        };
         std::thread::Builder::new()
             .name("mlflow".to_owned())
-            .spawn(move || run(sender, &retry, &theirs))
-            .map_err(crate::error::at("start a thread for", folder))?;
+            .spawn(move || sending.run())
+            .map_err(at("start a thread for", Path::new(&address)))?;
         let server = Self { address, shared, taken, patience, ending: Box::new(|| false) };
         let deadline = Instant::now() + FIRST_ANSWER.min(patience);
         let mut state = server
@@ -255,59 +304,91 @@ impl Tracker for Server {
     }
 }
 
-/// What the thread does.
-fn run(mut sender: Sender, retry: &Retry, shared: &Shared) {
-    let contact = sender.contact();
-    let lost = contact.is_err();
-    shared.lock().contact = Some(contact);
-    shared.changed.notify_all();
-    let mut failures = u32::from(lost);
-    let mut told = lost;
-    if lost {
-        // Somebody reads of it as the answer to the first request.
-        pause(shared, retry.backoff_factor);
-    }
-    loop {
-        let mut state = shared.lock();
-        let far = Instant::now() + Duration::from_secs(3600);
-        state = shared.wait_until(state, far, |s| s.closing || s.asked > s.served);
-        if state.closing {
-            return;
+/// What the thread works with.
+struct Sending {
+    /// What it is called as long as nothing else is known.
+    address: String,
+    /// What sends, once it is known where to.
+    sender: Option<Sender>,
+    find: Box<dyn Fn() -> Result<Sender> + Send>,
+    taken: Arc<AtomicU64>,
+    retry: Retry,
+    shared: Arc<Shared>,
+}
+
+impl Sending {
+    fn run(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let contact = self.sender().and_then(Sender::contact);
+        let lost = contact.is_err();
+        shared.lock().contact = Some(contact);
+        shared.changed.notify_all();
+        let mut failures = u32::from(lost);
+        let mut told = lost;
+        if lost {
+            // Somebody reads of it as the answer to the first request.
+            pause(&shared, self.retry.backoff_factor);
         }
-        let asked = state.asked;
-        drop(state);
-        let taken = sender.taken.load(Ordering::Relaxed);
-        let sent = sender.pass();
-        if taken != sender.taken.load(Ordering::Relaxed) {
-            // What fails now is another thing than before.
-            failures = 0;
-        }
-        let mut state = shared.lock();
-        match sent {
-            Ok(()) => {
-                failures = 0;
-                state.served = asked;
-                state.trouble = sender.refusals().next().map(|(part, e)| format!("{part}: {e}"));
-                shared.changed.notify_all();
-                let deadline = Instant::now() + GATHER;
-                drop(shared.wait_until(state, deadline, |s| s.closing || s.hurry));
+        loop {
+            let mut state = shared.lock();
+            let far = Instant::now() + Duration::from_secs(3600);
+            state = shared.wait_until(state, far, |s| s.closing || s.asked > s.served);
+            if state.closing {
+                return;
             }
-            Err(error) => {
-                failures += 1;
-                let text = error.to_string();
-                state.trouble =
-                    Some(if told { text } else { tell(&sender.progress.address, &text) });
-                told = true;
-                // Somebody who waits for the end is not left waiting for a long pause to pass.
-                let hurry = state.hurry;
-                let deadline = Instant::now() + retry.wait(failures, &error);
-                let state =
-                    shared.wait_until(state, deadline, |s| s.closing || (s.hurry && !hurry));
-                if state.hurry && !hurry {
+            let asked = state.asked;
+            drop(state);
+            let taken = self.taken.load(Ordering::Relaxed);
+            let sent = self.pass();
+            if taken != self.taken.load(Ordering::Relaxed) {
+                // What fails now is another thing than before.
+                failures = 0;
+            }
+            let mut state = shared.lock();
+            match sent {
+                Ok(refusal) => {
                     failures = 0;
+                    state.served = asked;
+                    state.trouble = refusal;
+                    shared.changed.notify_all();
+                    let deadline = Instant::now() + GATHER;
+                    drop(shared.wait_until(state, deadline, |s| s.closing || s.hurry));
+                }
+                Err(error) => {
+                    failures += 1;
+                    let text = error.to_string();
+                    state.trouble = Some(if told { text } else { tell(&self.address, &text) });
+                    told = true;
+                    // Somebody who waits for the end is not left waiting for a long pause to pass.
+                    let hurry = state.hurry;
+                    let deadline = Instant::now() + self.retry.wait(failures, &error);
+                    let state =
+                        shared.wait_until(state, deadline, |s| s.closing || (s.hurry && !hurry));
+                    if state.hurry && !hurry {
+                        failures = 0;
+                    }
                 }
             }
         }
+    }
+
+    /// Sends what there is, and tells what is refused for good.
+    fn pass(&mut self) -> Result<Option<String>> {
+        let sender = self.sender()?;
+        sender.pass()?;
+        Ok(sender.refusals().next().map(|(part, error)| format!("{part}: {error}")))
+    }
+
+    fn sender(&mut self) -> Result<&mut Sender> {
+        let sender = match self.sender.take() {
+            Some(known) => known,
+            None => {
+                let mut found = (self.find)()?;
+                found.taken = Arc::clone(&self.taken);
+                found
+            }
+        };
+        Ok(self.sender.insert(sender))
     }
 }
 

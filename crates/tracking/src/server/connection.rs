@@ -173,6 +173,13 @@ impl Connection {
         Ok(())
     }
 
+    /// The same for requests that are not repeated.
+    pub(super) fn once(&self) -> Self {
+        let mut once = self.clone();
+        once.retry.retries = 0;
+        once
+    }
+
     /// The same settings for the server that keeps the model registry; Entra ID tokens go to Azure ML
     /// alone.
     pub(crate) fn for_registry(&self) -> Self {
