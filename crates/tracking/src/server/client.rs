@@ -224,6 +224,15 @@ impl Client {
         let _: IgnoredObject = self.http.send("POST", &self.url(call), body, Harmless)?;
         Ok(())
     }
+
+    /// A call that deletes; what is not there (any more) is deleted.
+    pub(super) fn delete(&self, call: &str, body: &impl serde::Serialize) -> Result<()> {
+        let answer = self.http.send("DELETE", &self.url(call), body, Harmless);
+        match answer.map(|_: IgnoredObject| ()) {
+            Err(error) if is_absent_resource(&error) => Ok(()),
+            answer => answer,
+        }
+    }
 }
 
 /// The server knows the call, but not what it asks for.

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::client::is_unknown_call;
 use super::progress::{RunOnServer, Stamp};
-use super::sender::Sender;
-use super::{ModelVersion, NewLoggedModel, NewModelVersion};
+use super::sender::{OWN_ID, Sender, may_be_done};
+use super::{ModelVersion, NewLoggedModel, NewModelVersion, Pair};
 use crate::facts::Facts;
 use crate::model::{RecordedModel, description};
 use crate::{Error, Result, artifact};
@@ -25,6 +25,9 @@ pub(super) struct ModelSent {
     place: Option<ModelPlace>,
     files: BTreeMap<String, Stamp>,
     ready: bool,
+    /// A request that creates the logged model or the version got no answer; see
+    /// [`Progress::perhaps_twice`](super::progress::Progress::perhaps_twice).
+    perhaps_twice: bool,
     /// The registered model and the version of it.
     version: Option<(String, String)>,
     alias: Option<String>,
@@ -43,7 +46,7 @@ impl Sender {
     pub(super) fn models(&mut self, facts: &Facts, run: &RunOnServer) -> Result<()> {
         for (name, model) in &facts.models {
             let mut sent = self.progress.sent.models.remove(name).unwrap_or_default();
-            let result = self.model(name, model, run, &mut sent);
+            let result = self.model(name, model, run, &facts.state.info.run_id, &mut sent);
             self.progress.sent.models.insert(name.clone(), sent);
             result?;
         }
@@ -55,11 +58,12 @@ impl Sender {
         name: &str,
         model: &RecordedModel,
         run: &RunOnServer,
+        own_id: &str,
         sent: &mut ModelSent,
     ) -> Result<()> {
         let place = match &sent.place {
             Some(place) => place.clone(),
-            None => self.place(name, run)?,
+            None => self.place(name, run, own_id, &mut sent.perhaps_twice)?,
         };
         sent.place = Some(place.clone());
         let folder = self.folder.join(&model.folder);
@@ -80,7 +84,8 @@ impl Sender {
         }
         if let Some(registered) = &model.registered_name {
             if sent.version.as_ref().is_none_or(|(name, _)| name != registered) {
-                let version = self.version(registered, &place, run)?;
+                let twice = &mut sent.perhaps_twice;
+                let version = self.version(registered, &place, run, own_id, twice)?;
                 sent.version = Some((registered.clone(), version));
                 sent.alias = None;
             }
@@ -96,7 +101,13 @@ impl Sender {
 
     /// The logged model of this name, which is created if need be; on a server without them, the
     /// folder of this name among the artifacts.
-    fn place(&self, name: &str, run: &RunOnServer) -> Result<ModelPlace> {
+    fn place(
+        &self,
+        name: &str,
+        run: &RunOnServer,
+        own_id: &str,
+        perhaps_twice: &mut bool,
+    ) -> Result<ModelPlace> {
         let among_artifacts = || ModelPlace {
             model_id: None,
             artifact_uri: run.artifact_uri.clone(),
@@ -114,13 +125,17 @@ impl Sender {
         };
         let model = match found {
             Some(found) => found,
-            None => self.client.create_logged_model(&NewLoggedModel {
-                experiment_id: &experiment_id,
-                name,
-                source_run_id: &run.run_id,
-                params: Vec::new(),
-                tags: Vec::new(),
-            })?,
+            None => {
+                let created = self.client.create_logged_model(&NewLoggedModel {
+                    experiment_id: &experiment_id,
+                    name,
+                    source_run_id: &run.run_id,
+                    params: Vec::new(),
+                    tags: vec![Pair::new(OWN_ID, own_id)],
+                });
+                *perhaps_twice |= created.as_ref().is_err_and(may_be_done);
+                created?
+            }
         };
         Ok(ModelPlace {
             model_id: Some(model.model_id),
@@ -144,26 +159,29 @@ impl Sender {
     }
 
     /// The version of a registered model that this model is, which is created if need be.
-    fn version(&self, registered: &str, place: &ModelPlace, run: &RunOnServer) -> Result<String> {
-        let source = match &place.model_id {
-            Some(id) => format!("models:/{id}"),
-            None => format!("{}/{}", place.artifact_uri, place.folder),
-        };
+    fn version(
+        &self,
+        registered: &str,
+        place: &ModelPlace,
+        run: &RunOnServer,
+        own_id: &str,
+        perhaps_twice: &mut bool,
+    ) -> Result<String> {
         self.client.ensure_registered_model(registered)?;
         let found = self.client.versions_of(&run.run_id)?;
-        let same = |version: &ModelVersion| match &place.model_id {
-            Some(id) => version.model_id == *id || version.source == source,
-            None => version.source == source,
-        };
-        if let Some(found) = found.into_iter().find(|v| v.name == registered && same(v)) {
+        let found = found.into_iter().find(|v| v.name == registered && place.is_of(v));
+        if let Some(found) = found {
             return Ok(found.version);
         }
         let created = self.client.create_model_version(&NewModelVersion {
             name: registered,
-            source: &source,
+            source: &place.source(),
             run_id: &run.run_id,
             model_id: place.model_id.as_deref(),
-        })?;
+            tags: vec![Pair::new(OWN_ID, own_id)],
+        });
+        *perhaps_twice |= created.as_ref().is_err_and(may_be_done);
+        let created = created?;
         if created.status == "FAILED_REGISTRATION" {
             return Err(Error::Registration {
                 name: registered.to_owned(),
@@ -172,5 +190,49 @@ impl Sender {
             });
         }
         Ok(created.version)
+    }
+
+    /// Deletes what late requests of ours created beside the models and their versions: logged models
+    /// that never became ready, and versions of the same model under the same name.
+    pub(super) fn remove_twins_of_models(&mut self, own_id: &str, run: &RunOnServer) -> Result<()> {
+        let experiment_id = self.progress.experiment_id.clone().unwrap_or_default();
+        let is_ours = |tags: &[Pair]| tags.contains(&Pair::new(OWN_ID, own_id));
+        let models = self.progress.sent.models.iter_mut().filter(|(_, sent)| sent.perhaps_twice);
+        for (name, sent) in models {
+            let Some(place) = &sent.place else { continue };
+            if let Some(id) = &place.model_id {
+                for twin in self.client.logged_models_of(&experiment_id, &run.run_id)? {
+                    let pending = twin.status == "LOGGED_MODEL_PENDING" && is_ours(&twin.tags);
+                    if pending && twin.name == *name && twin.model_id != *id {
+                        self.client.delete_logged_model(&twin.model_id)?;
+                    }
+                }
+            }
+            if let Some((registered, version)) = &sent.version {
+                for twin in self.client.versions_of(&run.run_id)? {
+                    let same = twin.name == *registered && place.is_of(&twin);
+                    if same && is_ours(&twin.tags) && twin.version != *version {
+                        self.client.delete_model_version(&twin.name, &twin.version)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ModelPlace {
+    /// Where a version says that its files are.
+    fn source(&self) -> String {
+        match &self.model_id {
+            Some(id) => format!("models:/{id}"),
+            None => format!("{}/{}", self.artifact_uri, self.folder),
+        }
+    }
+
+    /// Whether a version is of the model that is here.
+    fn is_of(&self, version: &ModelVersion) -> bool {
+        version.source == self.source()
+            || self.model_id.as_ref().is_some_and(|id| version.model_id == *id)
     }
 }

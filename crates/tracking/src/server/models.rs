@@ -28,6 +28,12 @@ pub struct LoggedModel {
     /// The run that made it.
     #[serde(default)]
     pub source_run_id: String,
+    /// `LOGGED_MODEL_PENDING`, `LOGGED_MODEL_READY` or `LOGGED_MODEL_UPLOAD_FAILED`.
+    #[serde(default)]
+    pub status: String,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: Vec<Pair>,
 }
 
 /// A logged model to create.
@@ -64,6 +70,9 @@ pub struct ModelVersion {
     /// The logged model it is, on servers that have them.
     #[serde(default)]
     pub model_id: String,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: Vec<Pair>,
 }
 
 /// A version to create.
@@ -78,6 +87,8 @@ pub struct NewModelVersion<'a> {
     /// The logged model, on servers that have them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_id: Option<&'a str>,
+    /// Tags of the version.
+    pub tags: Vec<Pair>,
 }
 
 #[derive(Deserialize)]
@@ -175,6 +186,14 @@ impl Client {
         }
     }
 
+    /// Deletes a logged model.
+    ///
+    /// # Errors
+    /// What the server or the way to it answers.
+    pub fn delete_logged_model(&self, model_id: &str) -> Result<()> {
+        self.delete(&format!("logged-models/{}", query_value(model_id)), &json!({}))
+    }
+
     /// Tells a run that a folder of its artifacts holds a model, as MLflow 2 does; `description`
     /// is the folder's `MLmodel` as JSON.
     ///
@@ -239,6 +258,15 @@ impl Client {
         let call = format!("model-versions/search?filter={filter}&max_results=1000");
         let answer: Answer = registry.http.get(&registry.url(&call))?;
         Ok(answer.model_versions)
+    }
+
+    /// Deletes a version of a registered model.
+    ///
+    /// # Errors
+    /// What the registry or the way to it answers.
+    pub fn delete_model_version(&self, name: &str, version: &str) -> Result<()> {
+        let body = json!({ "name": name, "version": version });
+        self.registry().delete("model-versions/delete", &body)
     }
 
     /// Makes an alias of a registered model point at a version.

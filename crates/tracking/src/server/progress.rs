@@ -30,8 +30,8 @@ pub(super) struct Progress {
     /// The run that this one takes the place of, until that is deleted.
     #[serde(default)]
     pub replaces: Option<String>,
-    /// A request that creates a run got no answer: it may be carried out late, when the run was
-    /// looked for and created again.
+    /// A request that creates the run got no answer: it may be carried out late, when the run was
+    /// looked for and created again. Until that is seen, every end of a run looks for it.
     #[serde(default)]
     pub perhaps_twice: bool,
     #[serde(default)]

@@ -28,7 +28,7 @@ const MOST_PAIRS: usize = 100;
 const MOST_METRICS_OF_WORKSPACE: usize = 250;
 const MAX_TAG_LENGTH_OF_WORKSPACE: usize = 1000;
 /// The tag by which a run is found again: our own id of it.
-const OWN_ID: &str = "ferrotune.run_id";
+pub(super) const OWN_ID: &str = "ferrotune.run_id";
 /// Tags that say who made a run, and as what: those of a run that somebody else made stay.
 const OF_MAKER: [&str; 2] = ["mlflow.runName", "mlflow.user"];
 
@@ -108,10 +108,13 @@ impl Sender {
         self.part("metrics", |sender| sender.metrics(run))?;
         self.part("artifacts", |sender| sender.artifacts(facts, run))?;
         self.part("models", |sender| sender.models(facts, run))?;
-        if facts.state.end_time_ms.is_some() && self.progress.sent.status != Some(facts.status()) {
+        if facts.state.end_time_ms.is_some() {
             self.remove_twins(&facts.state.info.run_id, run)?;
-            self.part("history", |sender| sender.nothing_undone())?;
-            self.part("status", |sender| sender.status(facts, run))?;
+            self.remove_twins_of_models(&facts.state.info.run_id, run)?;
+            if self.progress.sent.status != Some(facts.status()) {
+                self.part("history", |sender| sender.nothing_undone())?;
+                self.part("status", |sender| sender.status(facts, run))?;
+            }
         }
         Ok(())
     }
@@ -191,8 +194,7 @@ impl Sender {
                         Pair::new("mlflow.runName", &info.run_name),
                     ],
                 });
-                let unknown = |error: &Error| error.failure() == Failure::Unknown;
-                if created.as_ref().is_err_and(unknown) {
+                if created.as_ref().is_err_and(may_be_done) {
                     self.progress.perhaps_twice = true;
                     self.progress.save(&self.folder)?;
                 }
@@ -212,9 +214,9 @@ impl Sender {
             let empty = twin.data.metrics.is_empty() && twin.data.params.is_empty();
             if empty && twin.info.run_id != run.run_id {
                 self.client.delete_run(&twin.info.run_id)?;
+                self.progress.perhaps_twice = false;
             }
         }
-        self.progress.perhaps_twice = false;
         Ok(())
     }
 
@@ -351,6 +353,11 @@ impl Sender {
         }
         Ok(())
     }
+}
+
+/// Whether what was asked for may be carried out all the same, now or later.
+pub(super) fn may_be_done(error: &Error) -> bool {
+    error.failure() == Failure::Unknown
 }
 
 /// Another try will not help, nor will other credentials where these are known (403).

@@ -232,8 +232,13 @@ fn models(server: &Server, experiment_id: &str, run_id: &str, location: &str) {
     for _ in 0..2 {
         client.ensure_registered_model("tos").expect("there");
     }
-    let version =
-        NewModelVersion { name: "tos", source: &source, run_id, model_id: model_id.as_deref() };
+    let version = NewModelVersion {
+        name: "tos",
+        source: &source,
+        run_id,
+        model_id: model_id.as_deref(),
+        tags: vec![],
+    };
     let created = client.create_model_version(&version).expect("created");
     assert_eq!(created.version, "1");
     assert_eq!(client.model_version("tos", "1").expect("found").status, "READY");

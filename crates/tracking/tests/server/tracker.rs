@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tracking::{
-    Client, Connection, Dataset, Error, Metric, Model, NewRun, Pair, Placement, Retry, Run,
-    RunInfo, RunRecord, Server, Status, Synced, Tracker, standard_tags, sync,
+    Client, Connection, Dataset, Error, Metric, Model, NewLoggedModel, NewModelVersion, NewRun,
+    Pair, Placement, Retry, Run, RunInfo, RunRecord, Server, Status, Synced, Tracker,
+    standard_tags, sync,
 };
 
 use crate::proxy::{Proxy, Trouble};
@@ -400,6 +401,7 @@ fn every_trouble_with_every_call_leaves_equal_histories() {
         for trouble in TROUBLES {
             threads.spawn(move || trouble_with_every_call(server, trouble));
         }
+        threads.spawn(|| created_late(server));
     });
 }
 
@@ -410,7 +412,8 @@ fn lost_answers_of_mlflow_2_leave_equal_histories() {
     created_late(&server);
 }
 
-/// The request that creates the run gets no answer, and is carried out when another one was.
+/// The requests that create the run, its model and a version of that get no answer, and are carried out when
+/// other ones were.
 fn created_late(server: &real::Server) {
     let proxy = Proxy::before(server.port);
     let mut scene = Scene::new(&proxy.uri());
@@ -439,10 +442,50 @@ fn created_late(server: &real::Server) {
     };
     client.create_run(&late).expect("created");
     assert_eq!(created().len(), 2);
+
+    run.log_model(&model(scene.place.path(), &scene.info)).expect("model");
+    let versions = || {
+        let runs = created();
+        let of_run = |id: &String| client.versions_of(id).expect("asked");
+        runs.iter().flat_map(of_run).collect::<Vec<_>>()
+    };
+    while versions().is_empty() {
+        assert!(start.elapsed() < PATIENCE, "no version is created");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let first = versions().remove(0);
+    let ours = || vec![Pair::new("ferrotune.run_id", &scene.info.run_id)];
+    let run_id = created().into_iter().find(|id| client.versions_of(id).expect("asked").len() == 1);
+    let run_id = run_id.expect("the run of the version");
+    let model_id = first.source.strip_prefix("models:/");
+    // The second is what somebody makes of it, which stays.
+    for tags in [ours(), Vec::new()] {
+        let (name, source) = (first.name.as_str(), first.source.as_str());
+        let late = NewModelVersion { name, source, run_id: &run_id, model_id, tags };
+        client.create_model_version(&late).expect("created");
+    }
+    if model_id.is_some() {
+        for tags in [ours(), Vec::new()] {
+            let late = NewLoggedModel {
+                experiment_id: &experiment_id,
+                name: "model",
+                source_run_id: &run_id,
+                params: Vec::new(),
+                tags,
+            };
+            client.create_logged_model(&late).expect("created");
+        }
+    }
     run.finish(Status::Finished, 1_700_000_009_000).expect("finishes");
     assert!(!run.is_behind());
     let synced = scene.sync(false).expect("equal");
-    assert_eq!((created(), synced.points), (vec![synced.run_id], 6));
+    assert_eq!((created(), synced.points), (vec![run_id.clone()], 6));
+    let versions = versions();
+    let left: BTreeSet<_> = versions.iter().map(|version| version.version.as_str()).collect();
+    assert_eq!(left, BTreeSet::from(["1", "3"]));
+    if model_id.is_some() {
+        assert_eq!(client.logged_models_of(&experiment_id, &run_id).expect("asked").len(), 2);
+    }
 }
 
 fn trouble_with_every_call(server: &real::Server, trouble: Trouble) {
