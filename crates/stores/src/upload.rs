@@ -2,11 +2,13 @@
 
 use crate::collection::{Collection, Entry};
 use crate::{Error, Result, Store};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::future::{AbortHandle, Abortable};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt, TryFutureExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{
-    Attribute, AttributeValue, Attributes, GetOptions, ObjectStore, ObjectStoreExt,
-    PutMultipartOptions, PutOptions, WriteMultipart,
+    Attribute, AttributeValue, Attributes, GetOptions, MultipartUpload, ObjectStore,
+    ObjectStoreExt, PutMultipartOptions, PutOptions,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -25,6 +27,8 @@ const PART: usize = 5 << 20;
 /// Small files sent at a time, and parts of a large one.
 const FILES: usize = 4;
 const PARTS: usize = 4;
+/// How long a stopped upload tries to take back the parts that it sent.
+const TIDIED_IN: Duration = Duration::from_secs(5);
 /// The hash of a file, as metadata of its object.
 const HASH: &str = "sha256";
 
@@ -99,6 +103,7 @@ impl Store {
             sent: Cell::new(0),
             listed: RefCell::default(),
             damaged: Cell::default(),
+            in_parts: RefCell::default(),
         };
         let mut tell = || {
             let goes_on = sending.damaged.take().is_none_or(&mut tell);
@@ -112,6 +117,10 @@ impl Store {
                     ended = &mut work => break ended,
                     () = tokio::time::sleep(Duration::from_millis(100)) => {
                         if !tell() {
+                            if let Some(parts) = sending.in_parts.take() {
+                                parts.abort();
+                                let _ = tokio::time::timeout(TIDIED_IN, work).await;
+                            }
                             break Err(Error::Stopped);
                         }
                     }
@@ -169,6 +178,8 @@ struct Sending<'a> {
     listed: RefCell<Manifest>,
     /// What nobody was told yet of one that is none.
     damaged: Cell<Option<News>>,
+    /// What ends the file that is sent in parts, while one is.
+    in_parts: RefCell<Option<AbortHandle>>,
 }
 
 impl Sending<'_> {
@@ -248,36 +259,54 @@ impl Sending<'_> {
         place: &Path,
         entry: &Entry,
         listed: &Listed,
-        mut file: File,
+        file: File,
     ) -> Result<()> {
         let options = PutMultipartOptions {
             attributes: self.attributes(media_type(&entry.name), Some(listed)),
             ..PutMultipartOptions::default()
         };
+        let (handle, registration) = AbortHandle::new_pair();
+        self.in_parts.replace(Some(handle.clone()));
         let begun = self.store.put_multipart_opts(place, options).await;
-        let mut parts =
-            WriteMultipart::new_with_chunk_size(self.answer("write", &entry.name, begun)?, PART);
+        let mut upload = self.answer("write", &entry.name, begun)?;
+        let parts = Abortable::new(self.parts(&mut *upload, entry, listed, file), registration);
+        let sent = parts.await.unwrap_or(Err(Error::Stopped));
+        if sent.is_err() {
+            // Stores keep parts that belong to nothing, and S3 sends a bill for them.
+            let _ = upload.abort().await;
+        }
+        self.in_parts.take();
+        // Stopped at the very end of one file, it does not begin the next.
+        if handle.is_aborted() { Err(Error::Stopped) } else { sent }
+    }
+
+    async fn parts(
+        &self,
+        upload: &mut dyn MultipartUpload,
+        entry: &Entry,
+        listed: &Listed,
+        mut file: File,
+    ) -> Result<()> {
         let mut hash = Sha256::new();
         let mut left = listed.bytes;
-        while left > 0 {
-            let mut part = vec![0; (PART as u64).min(left) as usize];
-            let whole = file.read_exact(&mut part);
-            let ready = parts.wait_for_capacity(PARTS).await;
-            if let (Err(_), _) | (_, Err(_)) = (&whole, &ready) {
-                let _ = parts.abort().await;
-                whole.map_err(|_| Error::Changed(entry.path.clone()))?;
-                return self.answer("write", &entry.name, ready);
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while left > 0 && under_way.len() < PARTS {
+                let mut part = vec![0; (PART as u64).min(left) as usize];
+                file.read_exact(&mut part).map_err(|_| Error::Changed(entry.path.clone()))?;
+                hash.update(&part);
+                let bytes = part.len() as u64;
+                left -= bytes;
+                under_way.push(upload.put_part(part.into()).map_ok(move |()| bytes));
             }
-            hash.update(&part);
-            left -= part.len() as u64;
-            self.done.set(self.done.get() + part.len() as u64);
-            parts.put(part.into());
+            let Some(arrived) = under_way.next().await else { break };
+            let arrived = self.answer("write", &entry.name, arrived)?;
+            self.done.set(self.done.get() + arrived);
         }
         if hex(&hash.finalize()) != listed.sha256 {
-            let _ = parts.abort().await;
             return Err(Error::Changed(entry.path.clone()));
         }
-        self.answer("write", &entry.name, parts.finish().await).map(drop)
+        self.answer("write", &entry.name, upload.complete().await).map(drop)
     }
 
     /// Whether the store has this content under this name: by the manifest, or by the hash kept with

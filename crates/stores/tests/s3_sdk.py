@@ -2,6 +2,7 @@
 
     s3_sdk.py ENDPOINT create BUCKET
     s3_sdk.py ENDPOINT list BUCKET     -> {"name": {"bytes", "sha256", "type", "json"}}
+    s3_sdk.py ENDPOINT unfinished BUCKET     -> how many uploads in parts were begun and not ended
     s3_sdk.py ENDPOINT write BUCKET NAME TEXT
     s3_sdk.py ENDPOINT delete BUCKET NAME
 """
@@ -18,6 +19,8 @@ client = boto3.client(
 )
 if verb == "create":
     client.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+elif verb == "unfinished":
+    print(len(client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])))
 elif verb == "delete":
     client.delete_object(Bucket=bucket, Key=rest[0])
 elif verb == "write":

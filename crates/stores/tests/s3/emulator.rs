@@ -102,6 +102,10 @@ impl Service for Moto {
     fn objects(&self, container: &str) -> Map<String, Value> {
         serde_json::from_str(&self.boto3(&["list", container])).expect("JSON")
     }
+
+    fn unfinished(&self, container: &str) -> usize {
+        self.boto3(&["unfinished", container]).parse().expect("a number")
+    }
 }
 
 impl Drop for Moto {
