@@ -17,6 +17,15 @@ pub const MAX_TAG_LENGTH: usize = 8000;
 /// The greatest length of an experiment's name.
 pub const MAX_EXPERIMENT_LENGTH: usize = 500;
 
+/// Where a workspace of Azure ML takes less: its page "Service limits in Azure Machine Learning".
+pub(crate) mod of_workspace {
+    pub const MAX_EXPERIMENT_LENGTH: usize = 256;
+    pub const MAX_TAG_KEY_LENGTH: usize = 100;
+    pub const MAX_TAG_LENGTH: usize = 1000;
+    /// Metric points of a request.
+    pub const MOST_METRICS: usize = 250;
+}
+
 /// Checks a parameter, metric or tag name.
 pub(crate) fn check_key(kind: &'static str, key: &str) -> Result<()> {
     check_length(kind, key, MAX_KEY_LENGTH)?;

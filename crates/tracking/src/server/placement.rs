@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Client;
 use super::environment::Environment;
-use crate::limits::{MAX_EXPERIMENT_LENGTH, check_length};
+use crate::limits::{MAX_EXPERIMENT_LENGTH, check_length, of_workspace};
 use crate::{Error, Result};
 
 /// The experiment a run belongs to, or the run that it goes on in.
@@ -59,6 +59,9 @@ impl Placement {
 
     /// The id of the experiment, which is created if need be.
     pub(super) fn find(&self, client: &Client) -> Result<String> {
+        if let (Self::ExperimentName(name), Some(_)) = (self, client.address.workspace()) {
+            check_length("experiment name", name, of_workspace::MAX_EXPERIMENT_LENGTH)?;
+        }
         let deleted =
             |kind, name| Error::DeletedOnServer { kind, name, url: client.address.to_string() };
         let found = match self {

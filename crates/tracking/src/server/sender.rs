@@ -18,15 +18,12 @@ use super::{Client, Connection, Placement};
 use crate::error::Failure;
 use crate::facts::Facts;
 use crate::history::{self, Undone};
-use crate::limits::{MAX_PARAM_LENGTH, MAX_TAG_LENGTH, cut};
+use crate::limits::{MAX_PARAM_LENGTH, MAX_TAG_LENGTH, cut, of_workspace};
 use crate::{Error, Metric, Result, Status};
 
 /// The most metric points of a request, and of parameters or tags.
 const MOST_METRICS: usize = 1000;
 const MOST_PAIRS: usize = 100;
-/// Of Azure ML (its page of service limits): metric points of a request, characters of a tag.
-const MOST_METRICS_OF_WORKSPACE: usize = 250;
-const MAX_TAG_LENGTH_OF_WORKSPACE: usize = 1000;
 /// The tag by which a run is found again: our own id of it.
 pub(super) const OWN_ID: &str = "ferrotune.run_id";
 /// Tags that say who made a run, and as what: those of a run that somebody else made stay.
@@ -257,9 +254,22 @@ impl Sender {
         let mut news = self.news(&facts.tags, &self.progress.sent.tags);
         let made_by_us = self.progress.placement.run().is_none();
         news.retain(|(key, _)| made_by_us || !OF_MAKER.contains(&key.as_str()));
+        let mut limit = MAX_TAG_LENGTH;
+        if self.in_workspace {
+            limit = of_workspace::MAX_TAG_LENGTH;
+            let longest = of_workspace::MAX_TAG_KEY_LENGTH;
+            news.retain(|(key, value)| {
+                let fits = key.chars().count() <= longest;
+                if !fits {
+                    tracing::warn!(
+                        "a workspace takes no tag of more than {longest} characters: {key:?}"
+                    );
+                    self.progress.sent.tags.insert(key.clone(), value.clone());
+                }
+                fits
+            });
+        }
         for some in news.chunks(MOST_PAIRS) {
-            let limit =
-                if self.in_workspace { MAX_TAG_LENGTH_OF_WORKSPACE } else { MAX_TAG_LENGTH };
             let tags = self.pairs("tag", some, limit);
             self.client.log_batch(&run.run_id, &Batch { tags, ..Batch::default() })?;
             self.progress.sent.tags.extend(some.iter().cloned());
@@ -298,7 +308,7 @@ impl Sender {
 
     fn metrics(&mut self, run: &RunOnServer) -> Result<()> {
         let path = history::path(&self.folder);
-        let most = if self.in_workspace { MOST_METRICS_OF_WORKSPACE } else { MOST_METRICS };
+        let most = if self.in_workspace { of_workspace::MOST_METRICS } else { MOST_METRICS };
         loop {
             let (metrics, place) = history::after(&path, &self.progress.sent.metrics, most)?;
             if metrics.is_empty() {

@@ -34,7 +34,8 @@ fn a_run_arrives_whole_in_a_workspace() {
     let mut run = scene.run();
     log_all(&mut run, scene.place.path(), 1200);
     let long = ("note".to_owned(), "x".repeat(1500));
-    run.set_tags(&[long]).expect("tags");
+    let odd = ("k".repeat(101), "v".to_owned());
+    run.set_tags(&[long, odd.clone()]).expect("tags");
     run.finish(Status::Finished, 1_700_000_009_000).expect("finishes");
     assert!(!run.is_behind());
     let client = server.client();
@@ -43,6 +44,8 @@ fn a_run_arrives_whole_in_a_workspace() {
     let mut read = server.read(&runs[0]);
     assert_eq!(read["tags"]["note"], "x".repeat(1000), "as long as a workspace allows");
     read["tags"]["note"] = "x".repeat(1500).into();
+    assert!(read["tags"][&odd.0].is_null(), "longer than a workspace allows");
+    read["tags"][&odd.0] = odd.1.into();
     assert_read(&read, run.record());
     assert_one_model(&scene, &client, &runs[0]);
     let paths = read["artifacts"].to_string();
@@ -301,4 +304,15 @@ fn who_may_not_write_is_told_before_training() {
     assert!(error.contains("403 Forbidden: no access to w"), "{error}");
     let shown = format!("{:?}", scene.connection);
     assert!(!shown.contains(super::service::CLIENT_SECRET), "{shown}");
+}
+
+#[test]
+fn an_experiment_s_name_is_as_short_as_a_workspace_wants_it() {
+    let azure = Azure::start(None);
+    let mut scene = scene(&azure, &[]);
+    scene.placement = Some(Placement::ExperimentName("x".repeat(257)));
+    let refused = tracking::check_server(&scene.connection, &scene.placement());
+    let refused = refused.expect_err("too long").to_string();
+    assert!(refused.contains("257") && refused.contains("256"), "{refused}");
+    assert!(azure.requests("/mlflow/").is_empty(), "nobody was asked");
 }
