@@ -51,6 +51,8 @@ pub struct SplitReport {
     pub lost_tokens: usize,
     /// Rows whose text occurred before in the same split.
     pub repeats: usize,
+    /// Distinct texts whose rows disagree about their labels.
+    pub conflicting: usize,
 }
 
 /// Rows of one class.
@@ -146,6 +148,15 @@ impl DataReport {
                     count(split.lost_tokens, "token"),
                 ));
             }
+            if split.conflicting > 0 {
+                let (texts, has) = match split.conflicting {
+                    1 => (count(1, "text"), "has"),
+                    more => (count(more, "text"), "have"),
+                };
+                warnings.push(format!(
+                    "{texts} of {name} {has} rows with different labels: no model gets all of them right."
+                ));
+            }
             let few = || split.classes.iter().filter(|class| class.rows < FEW_ROWS);
             if few().next().is_some() {
                 let mut named: Vec<String> = few()
@@ -214,6 +225,7 @@ impl SplitReport {
             .zip(counts)
             .map(|(name, rows)| ClassCount { name: name.clone(), rows })
             .collect();
+        let by_text = labels_by_text(examples);
         let lost = encoded.iter().map(|text| text.length - text.ids.len()).filter(|&lost| lost > 0);
         Self {
             name,
@@ -224,7 +236,8 @@ impl SplitReport {
             tokens: TokenLengths::new(encoded.iter().map(|text| text.length).collect()),
             truncated_rows: lost.clone().count(),
             lost_tokens: lost.sum(),
-            repeats: examples.len() - labels_by_text(examples).len(),
+            repeats: examples.len() - by_text.len(),
+            conflicting: by_text.values().filter(|labels| labels.is_none()).count(),
         }
     }
 }

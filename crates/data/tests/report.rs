@@ -49,12 +49,14 @@ fn counts_and_warnings_by_hand() {
     assert_eq!((train.truncated_rows, train.lost_tokens), (3, 10));
     assert_eq!((train.tokens.p50, train.tokens.p95, train.tokens.max), (4, 5, 12));
     assert_eq!((validation.repeats, test.repeats), (0, 1));
+    assert_eq!((train.conflicting, validation.conflicting, test.conflicting), (1, 0, 0));
     let shared = report.shared.each_ref().map(|shared| (shared.texts, shared.conflicting));
     assert_eq!(shared, [(1, 1), (2, 1), (0, 0)]);
     let text = report.to_string();
     for part in [
         "warning: 1 text of validation occurs verbatim in train (1 with conflicting labels)",
         "warning: 2 texts of test occur verbatim in train (1 with conflicting labels)",
+        "warning: 1 text of train has rows with different labels: no model gets all of them right.",
         "warning: 8.8 % of the train rows are longer than max_length 4 and lose 10 tokens.",
         "warning: train has fewer than 10 rows of class `unfair` (2): too few to learn from.",
         "warning: test has fewer than 10 rows of class `fair` (1), `unfair` (2): its scores will swing",

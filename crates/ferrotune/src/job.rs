@@ -7,6 +7,7 @@ use crate::cli::TrainArguments;
 use crate::commands::upload;
 use crate::config::{Config, environment};
 use crate::device::Device;
+use crate::evaluation::targets;
 use crate::failure::{BeforeStart, Failure, Outcome};
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::metrics::Classes;
@@ -255,12 +256,26 @@ impl<L: Learner> Job<L> {
         if let Some(table) = table {
             print(format_args!("{table}"))?;
         }
+        self.tell_of_indifference(&tests.best.2);
         let html = self.folder.path().join("report.html");
         tell(format_args!("report: {}", html.display()));
         L::export(self, recorder)?;
         match &self.store {
             Some(store) => upload::upload(store, self.folder.path(), &self.interrupt),
             None => Ok(()),
+        }
+    }
+
+    /// Tells of a model that learned no more than which answer is most often right.
+    fn tell_of_indifference(&self, best: &Tested) {
+        let (labels, classes) = (&self.rows.dataset.labels, self.rows.classes);
+        let truth = targets(&self.rows.dataset.test, classes);
+        if let Some(answer) = best.evaluation.only_answer(&truth, classes) {
+            let answer = results::in_words(&answer, &labels.names, classes);
+            tell(format_args!(
+                "warning: the best model answers every test row with `{answer}`: it learned nothing from the \
+                 texts. More epochs, another learning rate or training.class_weights may help"
+            ));
         }
     }
 

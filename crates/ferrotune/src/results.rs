@@ -330,6 +330,18 @@ fn tuned_thresholds(
     }
 }
 
+/// The class of a row, or the labels that it has.
+pub fn in_words(row: &[u32], names: &[String], classes: Classes) -> String {
+    match classes {
+        Classes::Binary | Classes::Multi(_) => names[row[0] as usize].clone(),
+        Classes::MultiLabel(_) => {
+            let given = row.iter().zip(names).filter(|&(&has, _)| has == 1);
+            let given: Vec<&str> = given.map(|(_, name)| name.as_str()).collect();
+            if given.is_empty() { NONE.to_owned() } else { given.join(", ") }
+        }
+    }
+}
+
 /// All wrong answers at the usual threshold, the most confident first.
 fn mistakes(facts: &Facts<'_>, evaluation: &Evaluation) -> Vec<report::Mistake> {
     let (names, classes) = (&facts.labels.names, facts.classes);
@@ -337,16 +349,6 @@ fn mistakes(facts: &Facts<'_>, evaluation: &Evaluation) -> Vec<report::Mistake> 
     let truth = targets(facts.test, classes);
     let answers = metrics::answers(outputs, classes, &scale.thresholds(classes));
     let width = classes.width();
-    let in_words = |row: &[u32]| -> String {
-        match classes {
-            Classes::Binary | Classes::Multi(_) => names[row[0] as usize].clone(),
-            Classes::MultiLabel(_) => {
-                let given = row.iter().zip(names).filter(|&(&has, _)| has == 1);
-                let given: Vec<&str> = given.map(|(_, name)| name.as_str()).collect();
-                if given.is_empty() { NONE.to_owned() } else { given.join(", ") }
-            }
-        }
-    };
     // That of the wrong class; or of the label whose answer is most wrong.
     let confidence = |row: &[f32], truth: &[u32], answer: &[u32]| match classes {
         Classes::Binary | Classes::Multi(_) => row[answer[0] as usize],
@@ -365,8 +367,8 @@ fn mistakes(facts: &Facts<'_>, evaluation: &Evaluation) -> Vec<report::Mistake> 
         .map(|(example, (row, (truth, answer)))| report::Mistake {
             row: example.row as u64,
             text: example.text.clone(),
-            truth: in_words(truth),
-            predicted: in_words(answer),
+            truth: in_words(truth, names, classes),
+            predicted: in_words(answer, names, classes),
             confidence: f64::from(confidence(row, truth, answer)),
         })
         .collect();

@@ -136,9 +136,18 @@ fn methods_are_compared_and_nothing_is_run_twice() {
     std::fs::rename(scene.path("model"), scene.path("moved")).expect("renamed");
     let subset = scene.run(&arguments(&["--methods", "model", "--seeds", "1,2"]));
     assert_eq!(subset.code, Some(0), "{}", subset.stderr);
+    // But for the width of columns.
+    let of_model = |text: &str| {
+        let line = text.lines().find(|line| line.contains(" model ")).map(str::to_owned);
+        line.map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    };
+    assert_eq!(of_model(&subset.stdout), of_model(&answer.stdout));
+    let others = ["tfidf-svm", "bert-base"].map(|name| subset.stdout.contains(name));
+    assert_eq!(others, [true, false], "what was run before stays: {}", subset.stdout);
     let more = scene.run(&arguments(&["--methods", "model", "--seeds", "2,3"]));
     more.ended(1, &["without a result: model: seed 3: "]);
-    assert!(more.stdout.contains("1 of 2"), "{}", more.stdout);
+    assert!(more.stdout.contains("2 of 3"), "{}", more.stdout);
+    assert_eq!(read(&scene, "out/benchmark.csv").lines().count(), 6);
 }
 
 #[test]

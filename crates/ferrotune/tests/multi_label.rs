@@ -282,3 +282,15 @@ fn settings_that_the_task_does_not_have_are_refused() {
         &["labels where a multiclass task takes one", "multi_label"],
     );
 }
+
+#[test]
+fn a_model_that_learned_nothing_is_told() {
+    let told =
+        |answer: &Answer| answer.stderr.contains("the best model answers every test row with");
+    let answer = scene().train(&with(&["training.max_epochs=1", "training.learning_rate=1e-9"]));
+    ended_well(&answer);
+    assert!(told(&answer), "{}", answer.stderr);
+    let answer = scene().train(&with(&[]));
+    ended_well(&answer);
+    assert!(!told(&answer), "{}", answer.stderr);
+}

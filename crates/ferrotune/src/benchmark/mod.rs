@@ -224,12 +224,12 @@ pub fn run_in(folder: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-/// What a job came to, if it has been run to its end.
+/// What the job of this folder came to, if it has been run to its end.
 ///
 /// # Errors
 /// What it left is damaged.
-pub fn finished(job: &Job) -> Result<Option<outcome::Outcome>> {
-    match run_in(&job.folder)? {
+pub fn finished(folder: &Path) -> Result<Option<outcome::Outcome>> {
+    match run_in(folder)? {
         Some(run) => jobs::ended(&run),
         None => Ok(None),
     }

@@ -2,7 +2,8 @@
 //! published.
 //!
 //! Every (method, seed) is a run of its own in the benchmark's folder. The same command again runs
-//! only what is missing and goes on with what was cut off; the table is written in any case.
+//! only what is missing and goes on with what was cut off; the table is written in any case, and has what
+//! earlier calls ran as well.
 
 use crate::artifact::{Base, read_json, write_json};
 use crate::benchmark::jobs::Runner;
@@ -17,6 +18,7 @@ use crate::prepared::split_files;
 use crate::progress::{Downloads, print, tell};
 use crate::trainer;
 use anyhow::{Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
@@ -32,7 +34,7 @@ pub fn run(arguments: &BenchmarkArguments) -> Outcome {
     let methods = methods(arguments, &settings).before_start()?;
     let folder = output(arguments, &settings).before_start()?;
     let labels = check_data(&settings, &folder).before_start()?;
-    keep(&settings, &folder).before_start()?;
+    let all = keep(&settings, &methods, &folder).before_start()?;
 
     let mut plan = Plan::new(&settings, methods, &arguments.seeds, &folder, labels);
     plan.prepare()?;
@@ -48,7 +50,7 @@ pub fn run(arguments: &BenchmarkArguments) -> Outcome {
         interrupt: &interrupt,
     };
     let done = runner.run(&plan.open);
-    let rows = plan.rows(done);
+    let rows = with_earlier(plan.rows(done), all, &folder);
 
     let title =
         format!("{}, protocol {}", dataset_name(&settings.dataset), settings.protocol.name());
@@ -150,21 +152,73 @@ fn check_data(settings: &Settings, folder: &Path) -> Result<usize> {
     Ok(dataset.labels.names.len())
 }
 
-/// Makes the folder one of these settings, or refuses it as one of others.
-fn keep(settings: &Settings, folder: &Path) -> Result<()> {
+/// What a benchmark's folder keeps of the calls that filled it.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    settings: Settings,
+    /// In the order in which they were named first.
+    #[serde(default)]
+    methods: Vec<String>,
+}
+
+/// Makes the folder one of these settings, or refuses it as one of others; the methods of all calls.
+fn keep(settings: &Settings, methods: &[Method], folder: &Path) -> Result<Vec<Method>> {
     let path = folder.join(SETTINGS);
+    let mut names = Vec::new();
     if path.is_file() {
-        let kept: Settings = read_json(&path)?;
-        if let Some(difference) = kept.difference(settings) {
+        let kept: Kept = read_json(&path)?;
+        if let Some(difference) = kept.settings.difference(settings) {
             bail!(
                 "{} holds runs of {difference}: name another folder with --output",
                 folder.display()
             );
         }
-        return Ok(());
+        names = kept.methods;
+    }
+    let mut all: Vec<_> = names.iter().map(|name| Method::named(name, &settings.dataset)).collect();
+    for method in methods {
+        match all.iter().find(|known| known.file_name() == method.file_name()) {
+            Some(known) if known.name == method.name => {}
+            Some(Method { name, .. }) => {
+                bail!(
+                    "{} holds runs of {name}: {} would be among them",
+                    folder.display(),
+                    method.name
+                )
+            }
+            None => all.push(method.clone()),
+        }
     }
     durable::create_folder(folder)?;
-    write_json(&path, settings)
+    let methods = all.iter().map(|method| method.name.clone()).collect();
+    write_json(&path, &Kept { settings: settings.clone(), methods })?;
+    Ok(all)
+}
+
+/// Adds the results of earlier calls that this one did not ask for.
+fn with_earlier(mut asked: Vec<Row>, all: Vec<Method>, folder: &Path) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for method in all {
+        let of_method = asked.iter().position(|row| row.method.name == method.name);
+        let runs = folder.join("runs").join(method.file_name());
+        let mut row = match of_method {
+            Some(place) => asked.swap_remove(place),
+            None => Row { method, outcomes: Vec::new() },
+        };
+        for entry in std::fs::read_dir(runs).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let seed = name.to_str().and_then(|name| name.strip_prefix("seed-")?.parse().ok());
+            let Some(seed) = seed else { continue };
+            let is_new = row.outcomes.iter().all(|(known, _)| *known != seed);
+            if let (true, Ok(Some(figures))) = (is_new, finished(&entry.path())) {
+                row.outcomes.push((seed, Ok(figures)));
+            }
+        }
+        row.outcomes.sort_by_key(|(seed, _)| *seed);
+        rows.extend((!row.outcomes.is_empty()).then_some(row));
+    }
+    rows
 }
 
 /// What is to be run, and what is known without running.
@@ -208,7 +262,7 @@ impl<'a> Plan<'a> {
         let jobs = std::mem::take(&mut self.open);
         let mut open: Vec<Job> = Vec::new();
         for job in jobs {
-            match finished(&job).map_err(|error| format!("{error:#}")) {
+            match finished(&job.folder).map_err(|error| format!("{error:#}")) {
                 Ok(None) => open.push(job),
                 Ok(Some(figures)) => self.know(&job, Ok(figures)),
                 Err(reason) => self.know(&job, Err(reason)),
