@@ -1,4 +1,5 @@
-//! CSV through Polars, every column as text: comma-separated, `"` quotes, header line, LF or CRLF.
+//! CSV through Polars, every column as text: separated by commas (by semicolons or tabs, as spreadsheets of
+//! many countries write them, where the header has these and no comma), `"` quotes, header line, LF or CRLF.
 //!
 //! Polars reads a short row as nulls, stops at a stray quote and cannot name the row, so a scan
 //! first checks that the file is plain RFC 4180: it refuses rows of another width than the header,
@@ -16,15 +17,17 @@ use crate::{Error, Result};
 
 pub(crate) fn read(path: &Path, columns: Columns<'_>) -> Result<Vec<Row>> {
     let mut content = read_utf8(path)?;
-    let scan = scan(path, content.as_bytes())?;
+    let separator = separator(content.as_bytes());
+    let scan = scan(path, content.as_bytes(), separator)?;
     content.truncate(scan.end);
     if scan.rows == 0 {
         return Err(Error::NoRows { path: path.into() });
     }
+    let parse = CsvParseOptions::default().with_separator(separator).with_missing_is_null(true);
     let options = CsvReadOptions::default()
         .with_has_header(true)
         .with_infer_schema_length(Some(0)) // nothing is inferred: all columns are strings
-        .with_parse_options(CsvParseOptions::default().with_missing_is_null(true));
+        .with_parse_options(parse);
     let bytes = Cursor::new(content.into_bytes());
     let frame = guarded(path, || options.into_reader_with_file_handle(bytes).finish())?;
     if frame.height() != scan.rows {
@@ -54,7 +57,35 @@ enum State {
     QuoteSeen,
 }
 
-fn scan(path: &Path, bytes: &[u8]) -> Result<Scan> {
+/// What stands between the fields of the header. One without a comma is a single column, or separated by
+/// something else.
+fn separator(bytes: &[u8]) -> u8 {
+    let mut quoted = false;
+    let mut counts = [(b',', 0), (b';', 0), (b'\t', 0)];
+    for &byte in bytes {
+        match byte {
+            b'"' => quoted = !quoted,
+            b'\n' if !quoted => break,
+            _ => {
+                let counted =
+                    counts.iter_mut().filter(|(separator, _)| !quoted && *separator == byte);
+                counted.for_each(|(_, count)| *count += 1);
+            }
+        }
+    }
+    match counts {
+        [(_, 0), (_, semicolons), (_, tabs)] if semicolons.max(tabs) > 0 => {
+            if tabs > semicolons {
+                b'\t'
+            } else {
+                b';'
+            }
+        }
+        _ => b',',
+    }
+}
+
+fn scan(path: &Path, bytes: &[u8], separator: u8) -> Result<Scan> {
     let mut line = 1; // of the byte at hand
     let mut begun = 1; // line on which the record began
     let mut start = 0; // where the record began
@@ -80,7 +111,7 @@ fn scan(path: &Path, bytes: &[u8]) -> Result<Scan> {
             (State::Unquoted, b'"') => {
                 return refuse(line, "a quote inside an unquoted field; quote the whole field");
             }
-            (_, b',') => {
+            (_, byte) if byte == separator => {
                 fields += 1;
                 state = State::FieldStart;
             }

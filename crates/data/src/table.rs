@@ -78,7 +78,7 @@ pub(crate) fn read_utf8(path: &Path) -> Result<String> {
         Error::Syntax {
             path: path.into(),
             line: 1 + valid.iter().filter(|&&byte| byte == b'\n').count(),
-            problem: "not valid UTF-8".into(),
+            problem: "not valid UTF-8: save the file in that encoding".into(),
         }
     })
 }

@@ -54,6 +54,27 @@ fn csv_with_the_text_last_or_alone_is_kept_too() -> Result<(), Error> {
 }
 
 #[test]
+fn csv_of_semicolons_or_tabs_is_told_by_its_header() -> Result<(), Error> {
+    let folder = Folder::new();
+    for (separator, other) in [(";", "\t"), ("\t", ";")] {
+        let rows = format!(
+            "\"text\"{separator}label\r\n\"a, {separator}{other}b\"{separator}1\r\n, c{separator}0"
+        );
+        let data = folder.load(&whole(), "a.csv", rows)?;
+        let read: Vec<_> = data.train.iter().map(|row| (&*row.text, row.labels[0])).collect();
+        let quoted = format!("a, {separator}{other}b");
+        assert_eq!(read, [(&*quoted, 1), (", c", 0)]);
+    }
+    // A header with a comma is separated by commas, and one of a single name by nothing.
+    let data = folder.load(&whole(), "b.csv", "text,label,\"x;y\",z;z;z\na;b,1,2,3\nc,0,,\n")?;
+    assert_eq!(data.train[0].text, "a;b");
+    assert_eq!(texts(&folder, "c.csv", "text\na;b\nc\td\n")?, ["a;b", "c\td"]);
+    let short = folder.load(&whole(), "d.csv", "text;label\na;1\nb\n");
+    refused(short, &["row 2 (line 3)", "1 fields", "has 2"]);
+    Ok(())
+}
+
+#[test]
 fn a_malformed_csv_is_refused_with_its_row_or_line() {
     let folder = Folder::new();
     let load = |content: &str| folder.load(&whole(), "a.csv", content);

@@ -415,12 +415,10 @@ impl Config {
             if value == 0 {
                 bail!("{key} is 0, but must be at least 1");
             }
-            if value > LARGEST {
-                bail!("{key} is {value}, but must be at most {LARGEST}");
+            let largest = if key == "threads" { 1024 } else { LARGEST };
+            if value > largest {
+                bail!("{key} is {value}, but must be at most {largest}");
             }
-        }
-        if self.threads.is_some_and(|threads| threads > 1024) {
-            bail!("threads is {}, but must be at most 1024", self.threads.unwrap_or_default());
         }
         if !(t.learning_rate.is_finite() && t.learning_rate > 0.0) {
             bail!("training.learning_rate is {}, but must be positive", t.learning_rate);
