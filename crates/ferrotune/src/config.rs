@@ -318,6 +318,8 @@ impl Default for EarlyStoppingConfig {
 /// More epochs, examples, steps or tokens at a time make no sense, and their products must not
 /// overflow.
 const LARGEST: usize = 1 << 24;
+/// Bytes of a run's name, which with nine more is a folder's: these have 255 at most.
+const FOLDER: std::ops::RangeInclusive<usize> = 1..=240;
 
 /// Prefix of environment variables that set a key: `FERROTUNE__TRAINING__MAX_EPOCHS=3`.
 pub const VARIABLE_PREFIX: &str = "FERROTUNE__";
@@ -419,6 +421,17 @@ impl Config {
             if value > largest {
                 bail!("{key} is {value}, but must be at most {largest}");
             }
+        }
+        if let Some(length) =
+            self.name.as_ref().map(String::len).filter(|length| !FOLDER.contains(length))
+        {
+            let (least, most) = (FOLDER.start(), FOLDER.end());
+            bail!(
+                "name has {length} bytes, but must have {least} to {most}: a folder is named after it"
+            );
+        }
+        if self.output_dir.as_os_str().is_empty() {
+            bail!("output_dir is empty: `.` is the working directory");
         }
         if !(t.learning_rate.is_finite() && t.learning_rate > 0.0) {
             bail!("training.learning_rate is {}, but must be positive", t.learning_rate);

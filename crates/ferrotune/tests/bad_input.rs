@@ -178,6 +178,8 @@ fn settings_out_of_range_name_key_value_and_limit() {
         ("lora.dropout=0.99999999", &["lora.dropout is 0.99999999", "in 0..1"]),
         ("lora.alpha=1e39", &["lora.alpha is 1", "a positive number"]),
         ("training.learning_rate=-1", &["training.learning_rate is -1", "positive"]),
+        ("name=", &["name has 0 bytes", "1 to 240"]),
+        ("output_dir=", &["output_dir is empty"]),
         ("data.max_length=71", &["data.max_length is 71", "at most 70 tokens"]),
         ("data.max_length=2", &["max_length = 2", "2 special tokens"]),
         ("training.class_weights=[1.0, 2.0, 3.0]", &["has 3 weights", "2 classes"]),
