@@ -7,7 +7,6 @@ use crate::evaluation::{
     Evaluation, Scale, Split, TOKEN_BUDGET, classes_of, evaluate, logits, probabilities,
 };
 use crate::metrics::Classes;
-use crate::progress::tell;
 use crate::svm;
 use crate::thresholds::Thresholds;
 use anyhow::{Result, bail};
@@ -36,6 +35,18 @@ struct Network {
     backend: Cpu,
     /// The one that travelled with the model.
     tokenizer: Tokenizer,
+    /// Tokens at which it cuts.
+    max_length: usize,
+}
+
+/// What a model says of texts.
+pub struct Answered {
+    /// What it gives each class or label of each text, [N, C].
+    pub outputs: Vec<f32>,
+    /// Texts of which it saw no more than so many tokens.
+    pub cut: usize,
+    /// So many.
+    pub limit: usize,
 }
 
 impl Classifier {
@@ -85,8 +96,7 @@ impl Classifier {
         }
     }
 
-    /// What it gives each class or label of each text, [N, C]. `progress` is told how many texts are
-    /// answered.
+    /// What it says of texts. `progress` is told how many are answered.
     ///
     /// # Errors
     /// A text that the tokenizer refuses; damaged weights.
@@ -94,31 +104,24 @@ impl Classifier {
         &self,
         texts: &[&str],
         mut progress: impl FnMut(usize) + Send,
-    ) -> Result<Vec<f32>> {
+    ) -> Result<Answered> {
         self.device.run(|| match &self.kind {
             Kind::Network(network) => {
-                let Network { model, backend, tokenizer } = network.as_ref();
+                let Network { model, backend, tokenizer, max_length } = network.as_ref();
                 let encodings = tokenizer.encode_batch(texts)?;
-                let mut cut = encodings.iter().filter(|text| text.ids.len() < text.length).peekable();
-                if let Some(first) = cut.peek() {
-                    let (limit, all) = (first.ids.len(), texts.len());
-                    tell(format_args!(
-                        "warning: {} of {all} texts are longer than {limit} tokens: what follows has no say",
-                        cut.count()
-                    ));
-                }
+                let cut = encodings.iter().filter(|text| text.ids.len() < text.length).count();
                 let split = Split::new(encodings, Vec::new());
                 let mut outputs = logits(backend, model, &split, TOKEN_BUDGET, |rows| {
                     progress(rows);
                     Ok(())
                 })?;
                 probabilities(&mut outputs, self.classes());
-                Ok(outputs)
+                Ok(Answered { outputs, cut, limit: *max_length })
             }
             Kind::Linear(model) => {
                 let outputs = model.decision_values(texts);
                 progress(texts.len());
-                Ok(outputs)
+                Ok(Answered { outputs, cut: 0, limit: usize::MAX })
             }
         })
     }
@@ -134,7 +137,7 @@ impl Classifier {
     ) -> Result<Evaluation> {
         self.device.run(|| match &self.kind {
             Kind::Network(network) => {
-                let Network { model, backend, tokenizer } = network.as_ref();
+                let Network { model, backend, tokenizer, .. } = network.as_ref();
                 let split = Split::encode(tokenizer, examples, self.classes(), "test")?;
                 evaluate(backend, model, &split, self.classes(), TOKEN_BUDGET, |rows| {
                     progress(rows);
@@ -169,6 +172,6 @@ impl Network {
             SequenceClassifier::load_to_answer(&backend, folder, labels)?
         };
         let tokenizer = Tokenizer::from_folder(folder, card.max_length)?;
-        Ok(Network { model, backend, tokenizer })
+        Ok(Network { model, backend, tokenizer, max_length: card.max_length })
     }
 }

@@ -29,6 +29,7 @@ mod results;
 mod run_folder;
 mod schedule;
 mod svm;
+mod texts;
 mod thresholds;
 mod trackers;
 mod trainer;

@@ -1,4 +1,4 @@
-//! `ferrotune predict RUN`: texts in, one JSON line per text out, in order.
+//! `ferrotune predict RUN`: texts in, one JSON line per text out, in order and as they come.
 //!
 //! A line holds `text` (and `row`, from a file), `label` by name, `score` (the label's
 //! probability), and `probabilities` of all labels. Of a multi-label model it holds `labels`, those
@@ -10,13 +10,15 @@ use crate::artifact;
 use crate::classifier::Classifier;
 use crate::cli::{Kept, PredictArguments};
 use crate::evaluation::Scale;
-use crate::failure::{BeforeStart, Outcome};
+use crate::failure::{BeforeStart, Failure, Outcome};
 use crate::metrics::{self, Classes};
-use crate::progress::{Downloads, bar};
+use crate::progress::{Downloads, bar, tell};
+use crate::texts::Texts;
 use crate::thresholds::Thresholds;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
+use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 /// Runs the command.
@@ -26,39 +28,93 @@ pub fn run(arguments: &PredictArguments) -> Outcome {
     let quantization = arguments.quantization.map(Kept::quantization);
     let classifier =
         Classifier::load(&folder, quantization, &Downloads::default()).before_start()?;
-    let texts = texts(arguments, &classifier.schema.text_column).before_start()?;
-    let plain: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
-    let bar = bar(texts.len() as u64, "{wide_bar} {pos}/{len} texts  ETA {eta}");
-    let outputs = classifier.answer(&plain, |rows| bar.inc(rows as u64))?;
-    bar.finish_and_clear();
-    let tuned = classifier.thresholds.as_ref().map_or_else(Vec::new, Thresholds::values);
-    let names = &classifier.schema.labels.names;
-    let (classes, scale) = (classifier.classes(), classifier.scale());
-    let answers = Answers { names, classes, scale, outputs, tuned };
-    let write = |out: &mut dyn Write| -> std::io::Result<()> {
-        for ((row, text), answer) in texts.iter().zip(answers.lines()) {
-            let mut line = Map::new();
-            line.extend(row.map(|row| ("row".to_owned(), json!(row))));
-            line.insert("text".to_owned(), json!(text));
-            line.extend(answer);
-            writeln!(out, "{}", Value::from(line))?;
-        }
-        out.flush()
+    let column = arguments.text_column.as_deref().unwrap_or(&classifier.schema.text_column);
+    let texts = match &arguments.file {
+        Some(file) => Texts::of_file(file, column).before_start()?,
+        None if arguments.texts.is_empty() => Texts::of_standard_input(),
+        None => Texts::of_arguments(&arguments.texts),
     };
-    match &arguments.output {
+    let mut failed = None;
+    let write = |out: &mut dyn Write| {
+        let answered = answer_all(&classifier, texts, out, arguments.output.is_none());
+        answered.map_err(|ended| match ended {
+            Ended::Output(error) => error,
+            Ended::Other(failure) => {
+                failed = Some(failure);
+                std::io::ErrorKind::Other.into()
+            }
+        })
+    };
+    let written = match &arguments.output {
         // A pipe, a device or a link is written through; renaming a file over it would replace it.
         Some(path) if path.symlink_metadata().is_ok_and(|what| !what.is_file()) => {
             let open = std::fs::File::options().write(true).truncate(true).open(path);
             let file = open.with_context(|| format!("cannot open {}", path.display()))?;
             write(&mut BufWriter::new(file))
-                .with_context(|| format!("cannot write {}", path.display()))?;
+                .with_context(|| format!("cannot write {}", path.display()))
         }
-        Some(path) => durable::write_with(path, write)?,
+        Some(path) => durable::write_with(path, write).map_err(Into::into),
         None => match write(&mut BufWriter::new(std::io::stdout().lock())) {
             // Whoever read us has had enough.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-            other => other.context("cannot write to standard output")?,
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.context("cannot write to standard output"),
         },
+    };
+    match failed {
+        Some(failure) => Err(failure),
+        None => Ok(written?),
+    }
+}
+
+/// Why not all texts were answered.
+enum Ended {
+    /// The answers cannot be written.
+    Output(std::io::Error),
+    Other(Failure),
+}
+
+/// Answers texts as they come, and writes what is said of them before the next are taken.
+fn answer_all(
+    classifier: &Classifier,
+    mut texts: Texts,
+    out: &mut dyn Write,
+    to_standard_output: bool,
+) -> Result<(), Ended> {
+    let shown = !(to_standard_output && std::io::stdout().is_terminal());
+    let bar = match texts.count().filter(|_| shown) {
+        Some(count) => bar(count as u64, "{wide_bar} {pos}/{len} texts  ETA {eta}"),
+        None => ProgressBar::hidden(),
+    };
+    let tuned = classifier.thresholds.as_ref().map_or_else(Vec::new, Thresholds::values);
+    let names = &classifier.schema.labels.names;
+    let (classes, scale) = (classifier.classes(), classifier.scale());
+    let (mut all, mut cut, mut limit) = (0, 0, 0);
+    loop {
+        let some = texts.next().map_err(|error| Ended::Other(Failure::Usage(error)))?;
+        if some.is_empty() {
+            break;
+        }
+        let plain: Vec<&str> = some.iter().map(|(_, text)| text.as_str()).collect();
+        let answered = classifier.answer(&plain, |rows| bar.inc(rows as u64));
+        let answered = answered.map_err(|error| Ended::Other(Failure::Job(error)))?;
+        all += some.len();
+        cut += answered.cut;
+        limit = answered.limit;
+        let answers = Answers { names, classes, scale, outputs: answered.outputs, tuned: &tuned };
+        for ((row, text), answer) in some.iter().zip(answers.lines()) {
+            let mut line = Map::new();
+            line.extend(row.map(|row| ("row".to_owned(), json!(row))));
+            line.insert("text".to_owned(), json!(text));
+            line.extend(answer);
+            writeln!(out, "{}", Value::from(line)).map_err(Ended::Output)?;
+        }
+        out.flush().map_err(Ended::Output)?;
+    }
+    bar.finish_and_clear();
+    if cut > 0 {
+        tell(format_args!(
+            "warning: {cut} of {all} texts are longer than {limit} tokens: what follows has no say"
+        ));
     }
     Ok(())
 }
@@ -89,14 +145,14 @@ struct Answers<'a> {
     /// [N, C]
     outputs: Vec<f32>,
     /// Thresholds that were tuned, if they were.
-    tuned: Vec<f32>,
+    tuned: &'a [f32],
 }
 
 impl Answers<'_> {
     /// What is said of each text.
     fn lines(&self) -> impl Iterator<Item = Map<String, Value>> {
         let usual = self.scale.thresholds(self.classes);
-        let thresholds = if self.tuned.is_empty() { &usual } else { &self.tuned };
+        let thresholds = if self.tuned.is_empty() { &usual[..] } else { self.tuned };
         let answers = metrics::answers(&self.outputs, self.classes, thresholds);
         let width = self.classes.width();
         self.outputs.chunks(self.names.len()).enumerate().map(move |(row, outputs)| {
@@ -130,28 +186,8 @@ impl Answers<'_> {
         line.insert(key.to_owned(), by_name(outputs, 0));
         if !self.tuned.is_empty() {
             let first = self.names.len() - self.tuned.len();
-            line.insert("thresholds".to_owned(), by_name(&self.tuned, first));
+            line.insert("thresholds".to_owned(), by_name(self.tuned, first));
         }
         line
     }
-}
-
-/// Texts with their row in the file, if they come from one.
-fn texts(arguments: &PredictArguments, column: &str) -> Result<Vec<(Option<usize>, String)>> {
-    if let Some(file) = &arguments.file {
-        let column = arguments.text_column.as_deref().unwrap_or(column);
-        let rows = data::read_texts(file, column)?;
-        return Ok(rows.into_iter().map(|(row, text)| (Some(row), text)).collect());
-    }
-    if !arguments.texts.is_empty() {
-        return Ok(arguments.texts.iter().map(|text| (None, text.clone())).collect());
-    }
-    let mut bytes = Vec::new();
-    std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
-    let input = String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + valid.iter().filter(|&&byte| byte == b'\n').count();
-        anyhow!("line {line} of standard input is not UTF-8 text")
-    })?;
-    Ok(input.lines().map(|line| (None, line.to_owned())).collect())
 }

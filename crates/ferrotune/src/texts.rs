@@ -1,0 +1,95 @@
+//! Texts to classify, some at a time: those of a command line, the rows of a file, or lines of standard
+//! input. What waits for lines that are slow to come answers each as it comes; what does not, many together.
+
+use anyhow::{Context, Result, anyhow};
+use std::io::{BufRead, Error};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::vec::IntoIter;
+
+/// The most texts that are answered together, and so held in memory with their answers.
+const TOGETHER: usize = 8192;
+
+/// A text, with its row in the file that it is from.
+pub type Text = (Option<usize>, String);
+
+/// Where texts come from.
+pub enum Texts {
+    /// All are there.
+    Given(IntoIter<Text>),
+    /// Lines of standard input, each with its line break, and how many were taken.
+    Lines(Receiver<Result<Vec<u8>, Error>>, usize),
+}
+
+impl Texts {
+    /// The rows of a file.
+    ///
+    /// # Errors
+    /// It cannot be read, is malformed, or lacks the column.
+    pub fn of_file(file: &Path, column: &str) -> Result<Texts> {
+        let rows = data::read_texts(file, column)?;
+        let rows: Vec<Text> = rows.into_iter().map(|(row, text)| (Some(row), text)).collect();
+        Ok(Texts::Given(rows.into_iter()))
+    }
+
+    /// Those of a command line.
+    pub fn of_arguments(texts: &[String]) -> Texts {
+        let texts: Vec<Text> = texts.iter().map(|text| (None, text.clone())).collect();
+        Texts::Given(texts.into_iter())
+    }
+
+    /// The lines of standard input.
+    pub fn of_standard_input() -> Texts {
+        let (send, lines) = sync_channel(TOGETHER);
+        // It ends with its input, or with the process.
+        std::thread::spawn(move || {
+            let mut input = std::io::stdin().lock();
+            loop {
+                let mut line = Vec::new();
+                let read = match input.read_until(b'\n', &mut line) {
+                    Ok(0) => return,
+                    Ok(_) => Ok(line),
+                    Err(error) => Err(error),
+                };
+                let failed = read.is_err();
+                if send.send(read).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Texts::Lines(lines, 0)
+    }
+
+    /// How many there are, where that is known.
+    pub fn count(&self) -> Option<usize> {
+        match self {
+            Texts::Given(texts) => Some(texts.len()),
+            Texts::Lines(..) => None,
+        }
+    }
+
+    /// The next, in order; none at the end.
+    ///
+    /// # Errors
+    /// Standard input cannot be read, or a line of it is not UTF-8.
+    pub fn next(&mut self) -> Result<Vec<Text>> {
+        let (lines, taken) = match self {
+            Texts::Given(texts) => return Ok(texts.take(TOGETHER).collect()),
+            Texts::Lines(lines, taken) => (lines, taken),
+        };
+        let first = lines.recv().into_iter();
+        let mut texts = Vec::new();
+        for line in first.chain(lines.try_iter()).take(TOGETHER) {
+            let mut line = line.context("cannot read standard input")?;
+            *taken += 1;
+            if line.pop_if(|last| *last == b'\n').is_some() {
+                line.pop_if(|last| *last == b'\r');
+            }
+            let text = String::from_utf8(line);
+            let text =
+                text.map_err(|_| anyhow!("line {taken} of standard input is not UTF-8 text"))?;
+            texts.push((None, text));
+        }
+        Ok(texts)
+    }
+}
