@@ -1,5 +1,5 @@
-//! CSV through Polars, every column as text: separated by commas (by semicolons or tabs, as spreadsheets of
-//! many countries write them, where the header has these and no comma), `"` quotes, header line, LF or CRLF.
+//! CSV through Polars, every column as text: separated by commas, or by semicolons or tabs, as spreadsheets of
+//! many countries write them, `"` quotes, header line, LF or CRLF.
 //!
 //! Polars reads a short row as nulls, stops at a stray quote and cannot name the row, so a scan
 //! first checks that the file is plain RFC 4180: it refuses rows of another width than the header,
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 
 pub(crate) fn read(path: &Path, columns: Columns<'_>) -> Result<Vec<Row>> {
     let mut content = read_utf8(path)?;
-    let separator = separator(content.as_bytes());
+    let separator = separator(content.as_bytes(), columns.text);
     let scan = scan(path, content.as_bytes(), separator)?;
     content.truncate(scan.end);
     if scan.rows == 0 {
@@ -57,32 +57,26 @@ enum State {
     QuoteSeen,
 }
 
-/// What stands between the fields of the header. One without a comma is a single column, or separated by
-/// something else.
-fn separator(bytes: &[u8]) -> u8 {
+/// What separates fields: that between which the header has the text column.
+fn separator(bytes: &[u8], text_column: &str) -> u8 {
     let mut quoted = false;
-    let mut counts = [(b',', 0), (b';', 0), (b'\t', 0)];
-    for &byte in bytes {
-        match byte {
-            b'"' => quoted = !quoted,
-            b'\n' if !quoted => break,
-            _ => {
-                let counted =
-                    counts.iter_mut().filter(|(separator, _)| !quoted && *separator == byte);
-                counted.for_each(|(_, count)| *count += 1);
-            }
-        }
-    }
-    match counts {
-        [(_, 0), (_, semicolons), (_, tabs)] if semicolons.max(tabs) > 0 => {
-            if tabs > semicolons {
-                b'\t'
-            } else {
-                b';'
-            }
-        }
-        _ => b',',
-    }
+    let end = bytes.iter().position(|&byte| {
+        quoted ^= byte == b'"';
+        byte == b'\n' && !quoted
+    });
+    let header = bytes[..end.unwrap_or(bytes.len())].trim_ascii_end();
+    let has_text = |separator: u8| {
+        let mut quoted = false;
+        let mut fields = header.split(|&byte| {
+            quoted ^= byte == b'"';
+            byte == separator && !quoted
+        });
+        fields.any(|field| {
+            let inner = field.strip_prefix(b"\"").and_then(|field| field.strip_suffix(b"\""));
+            inner.unwrap_or(field) == text_column.as_bytes()
+        })
+    };
+    [b',', b';', b'\t'].into_iter().find(|&separator| has_text(separator)).unwrap_or(b',')
 }
 
 fn scan(path: &Path, bytes: &[u8], separator: u8) -> Result<Scan> {
@@ -130,6 +124,7 @@ fn scan(path: &Path, bytes: &[u8], separator: u8) -> Result<Scan> {
         }
         let record = &bytes[start..position.min(bytes.len())];
         match width {
+            None if matches!(record, b"" | b"\r") => return refuse(1, "the header is empty"),
             None => width = Some(fields),
             Some(_) if matches!(record, b"" | b"\r") => {
                 seen.rows += 1;

@@ -57,7 +57,7 @@ type Reader = fn(&Path, Columns<'_>) -> Result<Vec<Row>>;
 fn reader(path: &Path) -> Result<Reader> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     match extension.as_str() {
-        "csv" => Ok(csv::read),
+        "csv" | "tsv" => Ok(csv::read),
         "jsonl" | "ndjson" => Ok(jsonl::read),
         "parquet" => Ok(parquet::read),
         _ => Err(Error::Unsupported { path: path.into(), extension }),

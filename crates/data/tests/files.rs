@@ -65,7 +65,17 @@ fn csv_of_semicolons_or_tabs_is_told_by_its_header() -> Result<(), Error> {
         let quoted = format!("a, {separator}{other}b");
         assert_eq!(read, [(&*quoted, 1), (", c", 0)]);
     }
-    // A header with a comma is separated by commas, and one of a single name by nothing.
+    // What stands beside the text column is what separates.
+    for header in ["text\tlabel;old", "label, old;text", "label\ttext"] {
+        let row: String = header
+            .split_inclusive([',', ';', '\t'])
+            .map(|field| {
+                let separator = field.trim_start_matches(|c: char| !",;\t".contains(c));
+                format!("x{separator}")
+            })
+            .collect();
+        assert_eq!(texts(&folder, "e.csv", format!("{header}\n{row}\n"))?, ["x"], "{header}");
+    }
     let data = folder.load(&whole(), "b.csv", "text,label,\"x;y\",z;z;z\na;b,1,2,3\nc,0,,\n")?;
     assert_eq!(data.train[0].text, "a;b");
     assert_eq!(texts(&folder, "c.csv", "text\na;b\nc\td\n")?, ["a;b", "c\td"]);
@@ -90,6 +100,7 @@ fn a_malformed_csv_is_refused_with_its_row_or_line() {
     refused(load(&format!("{header}\"a,1")), &["line 4", "never closed"]);
     refused(load("text,label\na\rb,1\n"), &["line 2", "carriage return"]);
     refused(load("text,label\n"), &["a.csv", "0 rows"]);
+    refused(load("\ntext,label\na,1\n"), &["a.csv, line 1", "header is empty"]);
     refused(load("text,label"), &["a.csv", "0 rows"]);
     refused(load(""), &["a.csv is empty"]);
     refused(load("\u{feff}\n"), &["a.csv is empty"]);

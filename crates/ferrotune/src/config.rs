@@ -319,7 +319,7 @@ impl Default for EarlyStoppingConfig {
 /// overflow.
 const LARGEST: usize = 1 << 24;
 /// Bytes of a run's name, which with nine more is a folder's: these have 255 at most.
-const FOLDER: std::ops::RangeInclusive<usize> = 1..=240;
+const NAME_BYTES: std::ops::RangeInclusive<usize> = 1..=240;
 
 /// Prefix of environment variables that set a key: `FERROTUNE__TRAINING__MAX_EPOCHS=3`.
 pub const VARIABLE_PREFIX: &str = "FERROTUNE__";
@@ -423,9 +423,9 @@ impl Config {
             }
         }
         if let Some(length) =
-            self.name.as_ref().map(String::len).filter(|length| !FOLDER.contains(length))
+            self.name.as_ref().map(String::len).filter(|length| !NAME_BYTES.contains(length))
         {
-            let (least, most) = (FOLDER.start(), FOLDER.end());
+            let (least, most) = (NAME_BYTES.start(), NAME_BYTES.end());
             bail!(
                 "name has {length} bytes, but must have {least} to {most}: a folder is named after it"
             );

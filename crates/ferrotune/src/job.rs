@@ -5,7 +5,7 @@
 use crate::benchmark::outcome::REPORT;
 use crate::cli::TrainArguments;
 use crate::commands::upload;
-use crate::config::{Config, environment};
+use crate::config::{Config, MethodName, environment};
 use crate::device::Device;
 use crate::evaluation::targets;
 use crate::failure::{BeforeStart, Failure, Outcome};
@@ -252,11 +252,15 @@ impl<L: Learner> Job<L> {
         tell(format_args!("{note}"));
         let tests = L::test(self)?;
         let table = self.table(&tests, recorder)?;
-        self.report(&tests, recorder, note)?;
+        let indifference = self.indifference(&tests.best.2);
+        let note = [Some(note), indifference.as_deref()].into_iter().flatten().collect::<Vec<_>>();
+        self.report(&tests, recorder, &note.join("; "))?;
         if let Some(table) = table {
             print(format_args!("{table}"))?;
         }
-        self.tell_of_indifference(&tests.best.2);
+        if let Some(indifference) = indifference {
+            tell(format_args!("warning: {indifference}"));
+        }
         let html = self.folder.path().join("report.html");
         tell(format_args!("report: {}", html.display()));
         L::export(self, recorder)?;
@@ -266,17 +270,21 @@ impl<L: Learner> Job<L> {
         }
     }
 
-    /// Tells of a model that learned no more than which answer is most often right.
-    fn tell_of_indifference(&self, best: &Tested) {
+    /// What is to be said of a model that gives all rows the same answer.
+    fn indifference(&self, best: &Tested) -> Option<String> {
         let (labels, classes) = (&self.rows.dataset.labels, self.rows.classes);
         let truth = targets(&self.rows.dataset.test, classes);
-        if let Some(answer) = best.evaluation.only_answer(&truth, classes) {
-            let answer = results::in_words(&answer, &labels.names, classes);
-            tell(format_args!(
-                "warning: the best model answers every test row with `{answer}`: it learned nothing from the \
-                 texts. More epochs, another learning rate or training.class_weights may help"
-            ));
-        }
+        let answer = best.evaluation.only_answer(&truth, classes)?;
+        let answer = results::in_words(&answer, &labels.names, classes);
+        let what_may_help = match self.config.method {
+            MethodName::Svm => "svm.class_weights may help",
+            MethodName::Lora | MethodName::Full => {
+                "more epochs, another learning rate, training.class_weights or thresholds = \"tuned\" may help"
+            }
+        };
+        Some(format!(
+            "at the usual threshold the best model answers every test row with `{answer}`: {what_may_help}"
+        ))
     }
 
     /// Records the tests, and puts them side by side.

@@ -17,12 +17,15 @@ use tracking::{
     Connection, Environment, FileStore, Placement, Run, RunRecord, Server, SystemMetrics, Tracker,
 };
 
+/// No end of a run waits longer.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Where the run is recorded besides its folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrackingConfig {
-    /// `http://…` or `https://…`: an MLflow server; `azureml://…`, or `azureml` for that of a
-    /// `config.json`: a workspace of Azure ML; `file:FOLDER`: MLflow's file store.
+    /// `http://…` or `https://…`: an MLflow server; `azureml://…`, `azureml` for that of a
+    /// `config.json`, or `azureml:ID`: a workspace of Azure ML; `file:FOLDER`: MLflow's file store.
     pub uri: Option<Uri>,
     /// MLflow experiment; `Default` by default.
     pub experiment_name: Option<String>,
@@ -58,6 +61,9 @@ pub struct Uri(String);
 
 impl Uri {
     fn shown(&self) -> String {
+        if azure::is_reference(&self.0) {
+            return self.0.clone();
+        }
         let is_server = tracking::is_server(&self.0) && !self.0.starts_with("azureml:");
         match is_server.then(|| Connection::new(&self.0)) {
             Some(Ok(connection)) => connection.to_string(),
@@ -95,10 +101,10 @@ impl TrackingConfig {
         self.uri = self.uri.take().filter(|uri| !uri.0.starts_with("azureml"));
     }
 
-    /// Makes the path of a folder or of a workspace's `config.json` absolute.
+    /// Makes a folder's path absolute, and names the workspace of a `config.json` by its id.
     ///
     /// # Errors
-    /// A URI that names neither a server nor a folder.
+    /// A URI that names neither a server nor a folder; there is no `config.json`.
     pub fn pin(&mut self) -> Result<()> {
         if let Some(uri) = self.uri.as_mut().filter(|uri| !uri.0.is_empty()) {
             uri.0 = tracking::absolute_uri(&uri.0).context("tracking.uri cannot be used")?;
@@ -143,7 +149,8 @@ impl TrackingConfig {
 
     fn patience(&self) -> Result<Duration> {
         match humantime::parse_duration(&self.patience) {
-            Ok(time) => Ok(time),
+            Ok(time) if time <= LONGEST => Ok(time),
+            Ok(_) => bail!("tracking.patience is `{}`, but must be at most 30days", self.patience),
             Err(_) => {
                 bail!("tracking.patience is `{}`, but must be like 60s or 5m", self.patience)
             }
@@ -194,10 +201,7 @@ impl TrackingConfig {
     /// As for [`locate`](Self::locate), where waiting will not help.
     pub fn locate_or_wait(&mut self, environment: &Environment) -> Result<()> {
         match self.locate(environment) {
-            Err(error) => match error.downcast_ref::<tracking::Error>() {
-                Some(cause) if cause.is_passing() => Ok(()),
-                _ => Err(error),
-            },
+            Err(error) if is_passing(&error) => Ok(()),
             located => located,
         }
     }
@@ -228,6 +232,8 @@ impl TrackingConfig {
         let theirs = environment.tracking_uri();
         let of_environment = match &theirs {
             Some(theirs) if azure::is_reference(theirs) => Some(uri.starts_with("azureml:")),
+            // Were it the same workspace, its address would be known.
+            Some(_) if workspace.is_some() => Some(false),
             theirs => theirs.as_ref().map(same).transpose()?,
         };
         let uri = match theirs.filter(|theirs| tracking::is_server(theirs)) {
@@ -257,6 +263,11 @@ impl TrackingConfig {
     pub fn experiment(&self) -> &str {
         self.experiment_name.as_deref().unwrap_or("Default")
     }
+}
+
+/// Whether it may be over later, and is no fault of the settings.
+pub fn is_passing(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<tracking::Error>().is_some_and(tracking::Error::is_passing)
 }
 
 /// A place that runs are tracked at.
@@ -292,10 +303,15 @@ impl Place {
     /// # Errors
     /// It refuses the credentials or the experiment. Not that it cannot be reached.
     pub fn check(&self) -> Result<()> {
-        if let Place::Server { connection, placement, .. } = self {
-            tracking::check_server(connection, placement)?;
+        match self {
+            Place::Folder(_) => Ok(()),
+            Place::Server { connection, placement, .. } => {
+                Ok(tracking::check_server(connection, placement)?)
+            }
+            Place::Workspace { workspace, environment, placement, .. } => {
+                Ok(tracking::check_workspace(workspace, environment, placement)?)
+            }
         }
-        Ok(())
     }
 
     /// Lets the place follow a run, whose record is in `folder`. An interrupt ends the wait for a server
@@ -362,6 +378,12 @@ mod tests {
         assert!(server(&copy, &[("MLFLOW_TRACKING_URI", uri)]).contains("in_uri: Some"));
         let other = [("MLFLOW_TRACKING_URI", "https://me:s3cret@other/mlflow")];
         assert!(server(&copy, &other).contains("in_uri: None"));
+        // There is none in what names a workspace, whatever its file is called.
+        let file = TrackingConfig {
+            uri: Some(Uri("azureml:/home/me@corp/ws.json".to_owned())),
+            ..TrackingConfig::default()
+        };
+        assert!(toml::to_string(&file).expect("plain data").contains("me@corp/ws.json"));
         // Refusals show none either.
         for uri in ["htp://me:s3cret@host", "http://me:s3cret@", "https://me:s3cret@h/?x"] {
             let config =
@@ -401,6 +423,24 @@ mod tests {
         assert!(server(&config, &job).contains(" the-job "));
         config.uri = Some(Uri("http://ours:5000".to_owned()));
         assert!(server(&config, &job).contains("http://ours:5000 Default "));
+        // A workspace that nobody told the address of is another than those whose address is known.
+        let id = "/subscriptions/s/resourceGroups/g/providers/Microsoft.MachineLearningServices/workspaces/w";
+        config.uri = Some(Uri(format!("azureml:{id}")));
+        for theirs in ["http://theirs:5000", uri] {
+            let job = [("MLFLOW_TRACKING_URI", theirs), ("MLFLOW_RUN_ID", "the-job")];
+            match config.place(&job.into_iter().collect()).expect("settings") {
+                Some(Place::Workspace { placement, .. }) => {
+                    assert_eq!(placement.to_string(), "Default", "not the job's run");
+                }
+                place => panic!("{place:?}"),
+            }
+        }
+        // Where it is known, nobody is asked.
+        let known = format!("azureml://h.api.azureml.ms/mlflow/v1.0{id}");
+        let job = [("MLFLOW_TRACKING_URI", known.as_str()), ("MLFLOW_RUN_ID", "the-job")];
+        config.locate(&job.into_iter().collect()).expect("known");
+        assert_eq!(config.uri, Some(Uri(known.clone())));
+        assert!(server(&config, &job).contains(" the-job "));
 
         let sqlite = [("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")].into_iter().collect();
         let error = TrackingConfig::default().complete(&sqlite).expect_err("no server, no folder");

@@ -321,12 +321,14 @@ fn a_workspace_whose_address_nobody_tells_yet_gets_the_run_later() {
     let name = folder.display().to_string();
     let hint = format!("hint: catch up with: ferrotune sync {name}");
     assert!(done.stderr.contains(&hint), "{}", done.stderr);
-    let reference = format!("azureml:{}", scene.at("config.json"));
+    let reference = format!("azureml:{}", service::workspace());
     let record = RunRecord::open(&folder).expect("a record");
     assert_eq!(record.params()["tracking.uri"], reference);
     let sync = ["sync".to_owned(), name.clone()];
     run(&scene, &mute, &sync).ended(1, &["cannot find the tracking address of the workspace w"]);
 
+    // It is that workspace, whatever becomes of the file.
+    std::fs::remove_file(scene.path("config.json")).expect("there");
     let azure = Azure::start(Some(server.port));
     let resume = ["train", "--resume", &name].map(str::to_owned);
     let resumed = run(&scene, &azure.environment_with_secret(), &resume);

@@ -142,11 +142,15 @@ fn methods_are_compared_and_nothing_is_run_twice() {
         line.map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
     };
     assert_eq!(of_model(&subset.stdout), of_model(&answer.stdout));
+    assert!(of_model(&answer.stdout).is_some(), "{}", answer.stdout);
     let others = ["tfidf-svm", "bert-base"].map(|name| subset.stdout.contains(name));
     assert_eq!(others, [true, false], "what was run before stays: {}", subset.stdout);
     let more = scene.run(&arguments(&["--methods", "model", "--seeds", "2,3"]));
     more.ended(1, &["without a result: model: seed 3: "]);
     assert!(more.stdout.contains("2 of 3"), "{}", more.stdout);
+    let markdown = read(&scene, "out/benchmark.md");
+    let rows: Vec<_> = markdown.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+    assert_eq!(rows[2..4], ["model", "tfidf-svm"], "what was asked for comes first: {markdown}");
     assert_eq!(read(&scene, "out/benchmark.csv").lines().count(), 6);
 }
 

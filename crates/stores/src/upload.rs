@@ -27,7 +27,7 @@ const PART: usize = 5 << 20;
 /// Small files sent at a time, and parts of a large one.
 const FILES: usize = 4;
 const PARTS: usize = 4;
-/// How long a stopped upload tries to take back the parts that it sent.
+/// How long an upload that ended early tries to take back the parts that it sent.
 const TIDIED_IN: Duration = Duration::from_secs(5);
 /// The hash of a file, as metadata of its object.
 const HASH: &str = "sha256";
@@ -273,7 +273,7 @@ impl Sending<'_> {
         let sent = parts.await.unwrap_or(Err(Error::Stopped));
         if sent.is_err() {
             // Stores keep parts that belong to nothing, and S3 sends a bill for them.
-            let _ = upload.abort().await;
+            let _ = tokio::time::timeout(TIDIED_IN, upload.abort()).await;
         }
         self.in_parts.take();
         // Stopped at the very end of one file, it does not begin the next.

@@ -105,8 +105,8 @@ pub use server::{
     ArtifactInfo, Batch, Client, Connection, Credentials, DatasetInput, Environment, Experiment,
     LoggedModel, ModelOutput, ModelVersion, Multipart, NewLoggedModel, NewModelVersion, NewRun,
     Pair, Placement, Retry, Secret, Server, ServerDataset, ServerInfo, ServerRun, ServerRunData,
-    ServerRunInfo, ServerRunInputs, ServerRunOutputs, Synced, Tls, check_server, is_server, page,
-    sync, without_user,
+    ServerRunInfo, ServerRunInputs, ServerRunOutputs, Synced, Tls, check_server, check_workspace,
+    is_server, page, sync, without_user,
 };
 pub use system::SystemMetrics;
 pub use tags::standard_tags;

@@ -18,14 +18,14 @@ pub fn check_uri(uri: &str) -> Result<()> {
     if is_server(uri) { Connection::new(uri).map(drop) } else { local_folder(uri).map(drop) }
 }
 
-/// A tracking URI that means the same from anywhere: the path of a folder or of a `config.json` becomes
-/// absolute, others stay.
+/// A tracking URI that means the same from anywhere: a folder's path becomes absolute, the workspace of a
+/// `config.json` is named by its id, others stay.
 ///
 /// # Errors
 /// [`Error::Uri`] with the reason; there is no `config.json`.
 pub fn absolute_uri(uri: &str) -> Result<String> {
     if azure::is_reference(uri) {
-        return azure::absolute_reference(uri);
+        return Ok(azure::Workspace::find(uri)?.reference());
     }
     if is_server(uri) {
         return Ok(uri.to_owned());

@@ -17,6 +17,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tracking::{RunRecord, Status};
 
+/// The configuration that a run is started with.
+pub const SETTINGS: &str = "settings.toml";
 const POLL: Duration = Duration::from_millis(50);
 /// Why a run that was cut off has no outcome.
 const INTERRUPTED: &str = "interrupted; the same command goes on with it";
@@ -93,7 +95,7 @@ impl Runner<'_> {
             None => {
                 let (model, folder) = (method.model.as_deref(), &job.folder);
                 let config = self.settings.config(model, job.seed, folder, self.threads)?;
-                let path = job.folder.join("settings.toml");
+                let path = job.folder.join(SETTINGS);
                 durable::write(&path, config.to_toml().as_bytes())?;
                 command.arg("--config").arg(path)
             }

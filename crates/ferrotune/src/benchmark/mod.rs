@@ -224,6 +224,45 @@ pub fn run_in(folder: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
+/// The methods that have runs in a benchmark's folder of runs, and the folders of their jobs by seed.
+pub fn methods_in(runs: &Path, dataset: &str) -> Vec<(Method, Vec<(u64, PathBuf)>)> {
+    let mut found: Vec<_> = folders_in(runs)
+        .filter_map(|(file_name, folder)| {
+            let seed = |(name, job): (String, PathBuf)| {
+                Some((name.strip_prefix("seed-")?.parse().ok()?, job))
+            };
+            let mut jobs: Vec<(u64, PathBuf)> = folders_in(&folder).filter_map(seed).collect();
+            jobs.sort();
+            let (_, job) = jobs.first()?;
+            Some((Method::named(&name_in(job, &file_name), dataset), jobs))
+        })
+        .collect();
+    let place = |method: &Method| KNOWN.iter().position(|known| known.name == method.name);
+    found.sort_by_key(|(method, _)| (place(method).unwrap_or(KNOWN.len()), method.name.clone()));
+    found
+}
+
+/// The name of the method whose runs are in a folder of this name: that of the model in its
+/// configuration, where the folder is named after that.
+fn name_in(job: &Path, file_name: &str) -> String {
+    let config = std::fs::read_to_string(job.join(jobs::SETTINGS)).unwrap_or_default();
+    let config: toml::Table = config.parse().unwrap_or_default();
+    let model = config.get("pretrained_model").and_then(toml::Value::as_str).unwrap_or_default();
+    // Without its revision or version.
+    let ends = [Some(model.len()), model.rfind('@'), model.rfind("==")];
+    let names = ends.into_iter().flatten().map(|end| &model[..end]);
+    let found = names.map(|name| Method::named(name, "")).find(|m| m.file_name() == file_name);
+    found.map_or(file_name.to_owned(), |method| method.name)
+}
+
+/// Names and paths of the folders in a folder.
+fn folders_in(folder: &Path) -> impl Iterator<Item = (String, PathBuf)> + use<> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+}
+
 /// What the job of this folder came to, if it has been run to its end.
 ///
 /// # Errors

@@ -3,12 +3,12 @@
 //!
 //! Every (method, seed) is a run of its own in the benchmark's folder. The same command again runs
 //! only what is missing and goes on with what was cut off; the table is written in any case, and has what
-//! earlier calls ran as well.
+//! other calls ran in that folder as well.
 
 use crate::artifact::{Base, read_json, write_json};
 use crate::benchmark::jobs::Runner;
 use crate::benchmark::outcome::{Outcome as Figures, Row};
-use crate::benchmark::{Job, Method, Settings, finished, known_names, page, table};
+use crate::benchmark::{Job, Method, Settings, finished, known_names, methods_in, page, table};
 use crate::cli::BenchmarkArguments;
 use crate::config::{environment, variables};
 use crate::failure::{BeforeStart, Failure, Outcome};
@@ -18,7 +18,6 @@ use crate::prepared::split_files;
 use crate::progress::{Downloads, print, tell};
 use crate::trainer;
 use anyhow::{Result, anyhow, bail};
-use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
@@ -34,7 +33,7 @@ pub fn run(arguments: &BenchmarkArguments) -> Outcome {
     let methods = methods(arguments, &settings).before_start()?;
     let folder = output(arguments, &settings).before_start()?;
     let labels = check_data(&settings, &folder).before_start()?;
-    let all = keep(&settings, &methods, &folder).before_start()?;
+    keep(&settings, &folder).before_start()?;
 
     let mut plan = Plan::new(&settings, methods, &arguments.seeds, &folder, labels);
     plan.prepare()?;
@@ -50,7 +49,7 @@ pub fn run(arguments: &BenchmarkArguments) -> Outcome {
         interrupt: &interrupt,
     };
     let done = runner.run(&plan.open);
-    let rows = with_earlier(plan.rows(done), all, &folder);
+    let rows = with_others(plan.rows(done), &settings, &folder);
 
     let title =
         format!("{}, protocol {}", dataset_name(&settings.dataset), settings.protocol.name());
@@ -152,71 +151,43 @@ fn check_data(settings: &Settings, folder: &Path) -> Result<usize> {
     Ok(dataset.labels.names.len())
 }
 
-/// What a benchmark's folder keeps of the calls that filled it.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    #[serde(flatten)]
-    settings: Settings,
-    /// In the order in which they were named first.
-    #[serde(default)]
-    methods: Vec<String>,
-}
-
-/// Makes the folder one of these settings, or refuses it as one of others; the methods of all calls.
-fn keep(settings: &Settings, methods: &[Method], folder: &Path) -> Result<Vec<Method>> {
+/// Makes the folder one of these settings, or refuses it as one of others.
+fn keep(settings: &Settings, folder: &Path) -> Result<()> {
     let path = folder.join(SETTINGS);
-    let mut names = Vec::new();
     if path.is_file() {
-        let kept: Kept = read_json(&path)?;
-        if let Some(difference) = kept.settings.difference(settings) {
+        let kept: Settings = read_json(&path)?;
+        if let Some(difference) = kept.difference(settings) {
             bail!(
                 "{} holds runs of {difference}: name another folder with --output",
                 folder.display()
             );
         }
-        names = kept.methods;
-    }
-    let mut all: Vec<_> = names.iter().map(|name| Method::named(name, &settings.dataset)).collect();
-    for method in methods {
-        match all.iter().find(|known| known.file_name() == method.file_name()) {
-            Some(known) if known.name == method.name => {}
-            Some(Method { name, .. }) => {
-                bail!(
-                    "{} holds runs of {name}: {} would be among them",
-                    folder.display(),
-                    method.name
-                )
-            }
-            None => all.push(method.clone()),
-        }
+        return Ok(());
     }
     durable::create_folder(folder)?;
-    let methods = all.iter().map(|method| method.name.clone()).collect();
-    write_json(&path, &Kept { settings: settings.clone(), methods })?;
-    Ok(all)
+    write_json(&path, settings)
 }
 
-/// Adds the results of earlier calls that this one did not ask for.
-fn with_earlier(mut asked: Vec<Row>, all: Vec<Method>, folder: &Path) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for method in all {
-        let of_method = asked.iter().position(|row| row.method.name == method.name);
-        let runs = folder.join("runs").join(method.file_name());
-        let mut row = match of_method {
-            Some(place) => asked.swap_remove(place),
-            None => Row { method, outcomes: Vec::new() },
-        };
-        for entry in std::fs::read_dir(runs).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let seed = name.to_str().and_then(|name| name.strip_prefix("seed-")?.parse().ok());
-            let Some(seed) = seed else { continue };
-            let is_new = row.outcomes.iter().all(|(known, _)| *known != seed);
-            if let (true, Ok(Some(figures))) = (is_new, finished(&entry.path())) {
-                row.outcomes.push((seed, Ok(figures)));
+/// Adds the results of other calls that this one did not ask for.
+fn with_others(mut rows: Vec<Row>, settings: &Settings, folder: &Path) -> Vec<Row> {
+    for (method, runs) in methods_in(&folder.join("runs"), &settings.dataset) {
+        let mut others = Vec::new();
+        let known = rows.iter().position(|row| row.method.file_name() == method.file_name());
+        for (seed, folder) in &runs {
+            let is_known = |row: &Row| row.outcomes.iter().any(|(known, _)| known == seed);
+            if known.is_none_or(|row| !is_known(&rows[row])) {
+                let found = finished(folder).map_err(|error| format!("{error:#}")).transpose();
+                others.extend(found.map(|figures| (*seed, figures)));
             }
         }
-        row.outcomes.sort_by_key(|(seed, _)| *seed);
-        rows.extend((!row.outcomes.is_empty()).then_some(row));
+        match known {
+            Some(row) => {
+                rows[row].outcomes.extend(others);
+                rows[row].outcomes.sort_by_key(|(seed, _)| *seed);
+            }
+            None if others.is_empty() => {}
+            None => rows.push(Row { method, outcomes: others }),
+        }
     }
     rows
 }

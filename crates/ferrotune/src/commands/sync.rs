@@ -1,11 +1,11 @@
 //! `ferrotune sync RUN`: brings an MLflow server, or a file store, to what the run's folder records.
 
 use crate::cli::SyncArguments;
-use crate::failure::{BeforeStart, Outcome};
+use crate::failure::{BeforeStart, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::progress::tell;
 use crate::run_folder::RunFolder;
-use crate::trackers::Place;
+use crate::trackers::{Place, is_passing};
 use anyhow::Context;
 use tracking::{Environment, Run, RunRecord};
 
@@ -18,7 +18,10 @@ pub fn run(arguments: &SyncArguments) -> Outcome {
         config.tracking.check().before_start()?;
     }
     config.tracking.complete(&environment).before_start()?;
-    config.tracking.locate(&environment)?;
+    config.tracking.locate(&environment).map_err(|error| match is_passing(&error) {
+        true => Failure::Job(error),
+        false => Failure::Usage(error),
+    })?;
     let place = config.tracking.place(&environment).before_start()?;
     let place = place
         .context("the run is tracked nowhere else: name a server with --tracking-uri")
@@ -30,7 +33,7 @@ pub fn run(arguments: &SyncArguments) -> Outcome {
             tell(format_args!("{} metric points, the same on {page}", synced.points));
         }
         // A file store is written anew in any case.
-        place => {
+        Place::Folder(_) | Place::Workspace { .. } => {
             let mut run = Run::new(RunRecord::open(folder.path())?);
             place.follow(&mut run, folder.path(), &Interrupt::default())?;
             tell(format_args!("{} metric points, the same in {place}", run.record().position()));

@@ -17,5 +17,4 @@ mod tokens;
 mod workspace;
 
 pub use tokens::Tokens;
-pub(crate) use workspace::absolute_reference;
 pub use workspace::{Management, Workspace, is_reference, studio_page};

@@ -1,9 +1,10 @@
-//! A workspace: named by a `config.json`, as the studio gives it out, or by an `azureml://` address; and
-//! what Azure Resource Manager knows and takes of it.
+//! A workspace: named by a `config.json`, as the studio gives it out, by an `azureml://` address, or by its
+//! id; and what Azure Resource Manager knows and takes of it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -12,7 +13,7 @@ use crate::error::at;
 use crate::server::http::{Authorization, Http};
 use crate::server::retry::Repeated;
 use crate::server::{Address, Environment, PART, Retry, Secret, answer_within, query_value};
-use crate::{Error, Result};
+use crate::{Connection, Error, Result};
 
 /// The version of the resource manager's description of workspaces that requests are written by.
 const API: &str = "2024-10-01";
@@ -35,15 +36,16 @@ pub struct Workspace {
     pub workspace_name: String,
 }
 
-/// Whether a tracking URI means the workspace of a `config.json`: `azureml`, or `azureml:FILE`.
+/// Whether a tracking URI names a workspace, but not where it is: `azureml`, `azureml:FILE`, or
+/// `azureml:/subscriptions/…/workspaces/NAME`.
 #[must_use]
 pub fn is_reference(uri: &str) -> bool {
     uri == "azureml" || (uri.starts_with("azureml:") && !uri.starts_with("azureml://"))
 }
 
 impl Workspace {
-    /// The workspace that a text names: `azureml://…`, `azureml:FILE`, a file, or, as `azureml` or
-    /// nothing, the `config.json` of the working directory or of a folder around it.
+    /// The workspace that a text names: `azureml://…`, `azureml:FILE`, `azureml:ID`, a file, an id, or, as
+    /// `azureml` or nothing, the `config.json` of the working directory or of a folder around it.
     ///
     /// # Errors
     /// [`Error::Setting`] with what the file lacks, or where it was looked for; [`Error::Uri`].
@@ -51,22 +53,37 @@ impl Workspace {
         if text.contains("://") {
             return Self::of_address(text);
         }
-        Self::read(&file(text)?)
+        let name = text.strip_prefix("azureml:").unwrap_or(text);
+        if let Some(workspace) = Self::of_id(name) {
+            return Ok(workspace);
+        }
+        match name {
+            "" | "azureml" => Self::read(&found()?),
+            file => Self::read(Path::new(file)),
+        }
     }
 
     fn of_address(uri: &str) -> Result<Self> {
         let (address, _) = Address::parse(uri)?;
-        let path = address.workspace().unwrap_or_default().trim_start_matches('/');
-        let parts: Vec<_> = path.split('/').collect();
-        let [_, subscription, _, group, _, _, _, name] = parts[..] else {
+        Self::of_id(address.workspace().unwrap_or_default()).ok_or_else(|| {
             let uri = crate::without_user(uri);
             let reason = "it names no workspace: /subscriptions/…/workspaces/… is missing";
-            return Err(Error::Uri { uri, reason });
+            Error::Uri { uri, reason }
+        })
+    }
+
+    fn of_id(id: &str) -> Option<Self> {
+        let parts: Vec<_> = id.strip_prefix('/')?.split('/').collect();
+        let [subscriptions, subscription, _, group, _, _, workspaces, name] = parts[..] else {
+            return None;
         };
-        Ok(Self {
-            subscription_id: subscription.to_owned(),
-            resource_group: group.to_owned(),
-            workspace_name: name.to_owned(),
+        let is_id = subscriptions.eq_ignore_ascii_case("subscriptions")
+            && workspaces.eq_ignore_ascii_case("workspaces");
+        let plain = |part: &str| Some(percent_decode_str(part).decode_utf8().ok()?.into_owned());
+        is_id.then_some(Self {
+            subscription_id: plain(subscription)?,
+            resource_group: plain(group)?,
+            workspace_name: plain(name)?,
         })
     }
 
@@ -78,13 +95,17 @@ impl Workspace {
         })
     }
 
-    /// The tracking URI that the resource manager knows for the workspace, with the identity that this
-    /// machine has.
+    /// The tracking URI of the workspace: as the environment has it, or as the resource manager tells it to
+    /// the identity that this machine has.
     ///
     /// # Errors
     /// As for [`Management::new`] and [`Management::tracking_uri`]; [`Error::Unreachable`] if there is no
     /// answer within 20 s.
     pub fn tracking_uri(&self, environment: &Environment) -> Result<String> {
+        let is_ours = |uri: &&str| Self::of_address(uri).is_ok_and(|named| named == *self);
+        if let Some(uri) = environment.tracking_uri().filter(is_ours) {
+            return Ok(uri.to_owned());
+        }
         let (workspace, environment) = (self.clone(), environment.clone());
         let asked = move || Management::new(&workspace, &environment)?.tracking_uri();
         answer_within(LOOKED_UP, asked)?.unwrap_or_else(|| {
@@ -94,6 +115,19 @@ impl Workspace {
                 sent: true,
             })
         })
+    }
+
+    /// A tracking URI that names the workspace from anywhere, wherever it is.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        format!("azureml:{}", self.id())
+    }
+
+    /// How the workspace is reached once its address is known, which is left open; so that settings that
+    /// cannot be used are told early.
+    pub(crate) fn connection(&self, environment: &Environment) -> Result<Connection> {
+        let uri = format!("azureml://address.invalid/mlflow/v1.0{}", self.id());
+        Connection::from_environment(&uri, environment)
     }
 
     /// As the resource manager names it: `/subscriptions/…/workspaces/…`.
@@ -111,21 +145,6 @@ impl Workspace {
 impl std::fmt::Display for Workspace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.workspace_name)
-    }
-}
-
-/// A reference that means the same from anywhere.
-pub(crate) fn absolute_reference(uri: &str) -> Result<String> {
-    let file = file(uri)?;
-    let file = std::path::absolute(&file).map_err(at("find", &file))?;
-    Ok(format!("azureml:{}", file.display()))
-}
-
-/// The `config.json` that a text names.
-fn file(text: &str) -> Result<PathBuf> {
-    match text.strip_prefix("azureml:").unwrap_or(text) {
-        "" | "azureml" => found(),
-        file => Ok(PathBuf::from(file)),
     }
 }
 
@@ -190,8 +209,8 @@ impl Management {
         let url = self.url("");
         let answer: Value = self.http.get(&url)?;
         let found = answer["properties"]["mlFlowTrackingUri"].as_str();
-        found.map(str::to_owned).ok_or_else(|| Error::BadAnswer {
-            url,
+        found.map(str::to_owned).ok_or_else(|| Error::Setting {
+            name: url,
             reason: "the workspace has no mlFlowTrackingUri".to_owned(),
         })
     }
@@ -287,6 +306,8 @@ mod tests {
             file.clone(),
             format!("azureml:{file}"),
             format!("azureml://westeurope.api.azureml.ms/mlflow/v1.0{ID}"),
+            ID.to_owned(),
+            format!("azureml:{ID}"),
         ] {
             assert_eq!(Workspace::find(&text).expect(&text).id(), ID);
         }
@@ -316,5 +337,7 @@ mod tests {
             workspace_name: "w#".into(),
         };
         assert!(odd.id().contains("/s%2F..%2Ft/resourceGroups/g%3Fx/"), "{}", odd.id());
+        assert!(is_reference(&odd.reference()));
+        assert_eq!(Workspace::find(&odd.reference()).expect("as it is named"), odd);
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::sender::Sender;
 use super::{Client, Connection, Environment, Placement, Retry};
-use crate::azure::Workspace;
+use crate::azure::{Management, Workspace};
 use crate::error::{Failure, at};
 use crate::{Dataset, Error, Metric, Model, Result, Status, Tracker};
 
@@ -107,6 +107,18 @@ pub(crate) fn answer_within<T: Send + 'static>(
     Ok(answered.recv_timeout(time).ok())
 }
 
+/// Checks what can be checked of a workspace whose address nobody could tell yet.
+///
+/// # Errors
+/// A setting of the environment that cannot be used; an experiment's name that is too long.
+pub fn check_workspace(
+    workspace: &Workspace,
+    environment: &Environment,
+    placement: &Placement,
+) -> Result<()> {
+    placement.check(&workspace.connection(environment)?.address)
+}
+
 impl Server {
     /// Sends the run whose record is in `folder` to a server from now on. A run that an earlier
     /// process sent there is the same one there. `patience` is how long the end of a run waits for
@@ -131,8 +143,7 @@ impl Server {
     /// The same for a workspace whose address nobody could tell yet: it is asked for until it is known.
     ///
     /// # Errors
-    /// A setting of the environment that cannot be used, and what is answered within 5 s: that there is
-    /// no such workspace, or not for this identity.
+    /// What is answered within 5 s: that there is no such workspace, or not for this identity.
     pub fn start_in_workspace(
         folder: &Path,
         workspace: &Workspace,
@@ -144,9 +155,13 @@ impl Server {
         let (environment, placement) = (environment.clone(), placement.clone());
         let retry = Retry::from_environment(&environment)?;
         let address = format!("the workspace {workspace}");
+        let mut management = None;
         let find = move || {
-            let uri = workspace.tracking_uri(&environment)?;
-            let connection = Connection::from_environment(&uri, &environment)?;
+            let asked = match &mut management {
+                Some(asked) => asked,
+                None => management.insert(Management::new(&workspace, &environment)?),
+            };
+            let connection = Connection::from_environment(&asked.tracking_uri()?, &environment)?;
             Sender::new(&folder, &connection.once(), &placement)
         };
         Self::launch(address, None, find, &retry, patience)
@@ -156,7 +171,7 @@ impl Server {
     fn launch(
         address: String,
         sender: Option<Sender>,
-        find: impl Fn() -> Result<Sender> + Send + 'static,
+        find: impl FnMut() -> Result<Sender> + Send + 'static,
         retry: &Retry,
         patience: Duration,
     ) -> Result<Self> {
@@ -306,11 +321,11 @@ impl Tracker for Server {
 
 /// What the thread works with.
 struct Sending {
-    /// What it is called as long as nothing else is known.
+    /// What messages call the place.
     address: String,
-    /// What sends, once it is known where to.
+    /// What sends, once it is known where to; until then, `find` makes it.
     sender: Option<Sender>,
-    find: Box<dyn Fn() -> Result<Sender> + Send>,
+    find: Box<dyn FnMut() -> Result<Sender> + Send>,
     taken: Arc<AtomicU64>,
     retry: Retry,
     shared: Arc<Shared>,

@@ -22,7 +22,7 @@ pub(crate) use address::{Address, is_loopback, query_value};
 pub use address::{is_server, without_user};
 pub use artifacts::ArtifactInfo;
 pub(crate) use background::answer_within;
-pub use background::{Server, check_server};
+pub use background::{Server, check_server, check_workspace};
 pub use client::Client;
 pub(crate) use connection::PART;
 pub use connection::{Connection, Multipart, Tls};

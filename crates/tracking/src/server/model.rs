@@ -192,12 +192,12 @@ impl Sender {
         Ok(created.version)
     }
 
-    /// Deletes what late requests of ours created beside the models and their versions: logged models
-    /// that never became ready, and versions of the same model under the same name.
-    pub(super) fn remove_twins_of_models(&mut self, own_id: &str, run: &RunOnServer) -> Result<()> {
+    /// Logged models that never became ready, and versions of the same model under the same name that
+    /// nobody gave an alias.
+    pub(super) fn remove_twins_of_models(&self, own_id: &str, run: &RunOnServer) -> Result<()> {
         let experiment_id = self.progress.experiment_id.clone().unwrap_or_default();
         let is_ours = |tags: &[Pair]| tags.contains(&Pair::new(OWN_ID, own_id));
-        let models = self.progress.sent.models.iter_mut().filter(|(_, sent)| sent.perhaps_twice);
+        let models = self.progress.sent.models.iter().filter(|(_, sent)| sent.perhaps_twice);
         for (name, sent) in models {
             let Some(place) = &sent.place else { continue };
             if let Some(id) = &place.model_id {
@@ -210,8 +210,13 @@ impl Sender {
             }
             if let Some((registered, version)) = &sent.version {
                 for twin in self.client.versions_of(&run.run_id)? {
-                    let same = twin.name == *registered && place.is_of(&twin);
-                    if same && is_ours(&twin.tags) && twin.version != *version {
+                    // MLflow's copies of a version have its tags, but name it as their source.
+                    let same = twin.name == *registered && twin.source == place.source();
+                    if !same || !is_ours(&twin.tags) || twin.version == *version {
+                        continue;
+                    }
+                    // A search does not tell of aliases.
+                    if self.client.model_version(&twin.name, &twin.version)?.aliases.is_empty() {
                         self.client.delete_model_version(&twin.name, &twin.version)?;
                     }
                 }

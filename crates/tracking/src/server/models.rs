@@ -73,6 +73,9 @@ pub struct ModelVersion {
     /// Its tags.
     #[serde(default)]
     pub tags: Vec<Pair>,
+    /// The aliases that point at it.
+    #[serde(default)]
+    pub aliases: Vec<String>,
 }
 
 /// A version to create.

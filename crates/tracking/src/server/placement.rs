@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Client;
+use super::address::Address;
 use super::environment::Environment;
 use crate::limits::{MAX_EXPERIMENT_LENGTH, check_length, of_workspace};
 use crate::{Error, Result};
@@ -57,11 +58,19 @@ impl Placement {
         }
     }
 
+    /// Refuses a name that is longer than the server at this address takes.
+    pub(super) fn check(&self, address: &Address) -> Result<()> {
+        match (self, address.workspace()) {
+            (Self::ExperimentName(name), Some(_)) => {
+                check_length("experiment name", name, of_workspace::MAX_EXPERIMENT_LENGTH)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The id of the experiment, which is created if need be.
     pub(super) fn find(&self, client: &Client) -> Result<String> {
-        if let (Self::ExperimentName(name), Some(_)) = (self, client.address.workspace()) {
-            check_length("experiment name", name, of_workspace::MAX_EXPERIMENT_LENGTH)?;
-        }
+        self.check(&client.address)?;
         let deleted =
             |kind, name| Error::DeletedOnServer { kind, name, url: client.address.to_string() };
         let found = match self {

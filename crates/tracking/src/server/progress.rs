@@ -31,7 +31,7 @@ pub(super) struct Progress {
     #[serde(default)]
     pub replaces: Option<String>,
     /// A request that creates the run got no answer: it may be carried out late, when the run was
-    /// looked for and created again. Until that is seen, every end of a run looks for it.
+    /// looked for and created again. From then on the end of the run looks for it, and every sync.
     #[serde(default)]
     pub perhaps_twice: bool,
     #[serde(default)]

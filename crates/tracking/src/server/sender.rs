@@ -106,12 +106,11 @@ impl Sender {
         self.part("artifacts", |sender| sender.artifacts(facts, run))?;
         self.part("models", |sender| sender.models(facts, run))?;
         if facts.state.end_time_ms.is_some() {
-            self.remove_twins(&facts.state.info.run_id, run)?;
-            self.remove_twins_of_models(&facts.state.info.run_id, run)?;
             if self.progress.sent.status != Some(facts.status()) {
                 self.part("history", |sender| sender.nothing_undone())?;
                 self.part("status", |sender| sender.status(facts, run))?;
             }
+            self.remove_twins(&facts.state.info.run_id, run)?;
         }
         Ok(())
     }
@@ -201,17 +200,30 @@ impl Sender {
         self.keep(run)
     }
 
-    /// Moves to the trash what a late request of ours created beside the run: nothing was logged to it.
-    fn remove_twins(&mut self, own_id: &str, run: &RunOnServer) -> Result<()> {
-        let experiment_id = self.progress.experiment_id.clone();
+    /// Deletes what late requests of ours created beside the run, its models and their versions. A server
+    /// that does not let us has everything all the same.
+    fn remove_twins(&self, own_id: &str, run: &RunOnServer) -> Result<()> {
+        let of_run = self.remove_twins_of_run(own_id, run);
+        match of_run.and_then(|()| self.remove_twins_of_models(own_id, run)) {
+            Err(error) if is_for_good(&error) => {
+                let address = &self.progress.address;
+                tracing::warn!("{address} may have something of the run twice: {error}");
+                Ok(())
+            }
+            removed => removed,
+        }
+    }
+
+    /// Nothing was logged to such a run; it goes to the server's trash.
+    fn remove_twins_of_run(&self, own_id: &str, run: &RunOnServer) -> Result<()> {
+        let experiment_id = self.progress.experiment_id.as_ref();
         let Some(experiment_id) = experiment_id.filter(|_| self.progress.perhaps_twice) else {
             return Ok(());
         };
-        for twin in self.client.runs_with_tag(&experiment_id, OWN_ID, own_id)? {
+        for twin in self.client.runs_with_tag(experiment_id, OWN_ID, own_id)? {
             let empty = twin.data.metrics.is_empty() && twin.data.params.is_empty();
             if empty && twin.info.run_id != run.run_id {
                 self.client.delete_run(&twin.info.run_id)?;
-                self.progress.perhaps_twice = false;
             }
         }
         Ok(())

@@ -38,6 +38,8 @@ pub struct Proxy {
 #[derive(Default)]
 struct State {
     trouble: Option<Trouble>,
+    /// What a call's name begins with that goes wrong.
+    calls: &'static str,
     /// The calls that went wrong.
     hit: BTreeSet<String>,
 }
@@ -64,8 +66,13 @@ impl Proxy {
 
     /// From now on every kind of call goes wrong once.
     pub fn make(&self, trouble: Trouble) {
+        self.make_with("", trouble);
+    }
+
+    /// The same of calls whose name begins so.
+    pub fn make_with(&self, calls: &'static str, trouble: Trouble) {
         *self.state.lock().expect("no panic") =
-            State { trouble: Some(trouble), hit: BTreeSet::new() };
+            State { trouble: Some(trouble), calls, hit: BTreeSet::new() };
     }
 
     /// From now on nothing goes wrong; gives the calls that did.
@@ -79,7 +86,7 @@ fn pass_on(mut client: TcpStream, server: u16, state: &Mutex<State>) -> std::io:
     let trouble = {
         let mut state = state.lock().expect("no panic");
         let trouble = state.trouble;
-        trouble.filter(|_| state.hit.insert(call))
+        trouble.filter(|_| call.starts_with(state.calls) && state.hit.insert(call))
     };
     match trouble {
         // With what it sent still unread, closing resets the connection.

@@ -458,12 +458,13 @@ fn created_late(server: &real::Server) {
     let run_id = created().into_iter().find(|id| client.versions_of(id).expect("asked").len() == 1);
     let run_id = run_id.expect("the run of the version");
     let model_id = first.source.strip_prefix("models:/");
-    // The second is what somebody makes of it, which stays.
-    for tags in [ours(), Vec::new()] {
+    // The second is what somebody makes of it, and the third somebody uses: they stay.
+    for tags in [ours(), Vec::new(), ours()] {
         let (name, source) = (first.name.as_str(), first.source.as_str());
         let late = NewModelVersion { name, source, run_id: &run_id, model_id, tags };
         client.create_model_version(&late).expect("created");
     }
+    client.set_alias(&first.name, "shadow", "4").expect("set");
     if model_id.is_some() {
         for tags in [ours(), Vec::new()] {
             let late = NewLoggedModel {
@@ -476,13 +477,18 @@ fn created_late(server: &real::Server) {
             client.create_logged_model(&late).expect("created");
         }
     }
+    // A server that does not let us delete has all of the run nevertheless.
+    let refused = "HTTP/1.1 405 No\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    proxy.make_with("DELETE", Trouble::Answer(refused));
     run.finish(Status::Finished, 1_700_000_009_000).expect("finishes");
     assert!(!run.is_behind());
+    assert_eq!(client.run(&run_id).expect("there").info.status, "FINISHED");
+    assert_eq!((versions().len(), proxy.calm().len()), (4, 1));
     let synced = scene.sync(false).expect("equal");
     assert_eq!((created(), synced.points), (vec![run_id.clone()], 6));
     let versions = versions();
     let left: BTreeSet<_> = versions.iter().map(|version| version.version.as_str()).collect();
-    assert_eq!(left, BTreeSet::from(["1", "3"]));
+    assert_eq!(left, BTreeSet::from(["1", "3", "4"]));
     if model_id.is_some() {
         assert_eq!(client.logged_models_of(&experiment_id, &run_id).expect("asked").len(), 2);
     }
