@@ -14,7 +14,7 @@ pub enum Error {
     Io { path: PathBuf, source: std::io::Error },
 
     #[error(
-        "{}: cannot tell the format from {}; use .csv, .jsonl, .ndjson or .parquet",
+        "{}: cannot tell the format from {}; use .csv, .tsv, .jsonl, .ndjson or .parquet",
         path.display(),
         if extension.is_empty() { "a name without extension".into() } else { format!("`.{extension}`") }
     )]

@@ -74,7 +74,7 @@ fn csv_of_semicolons_or_tabs_is_told_by_its_header() -> Result<(), Error> {
                 format!("x{separator}")
             })
             .collect();
-        assert_eq!(texts(&folder, "e.csv", format!("{header}\n{row}\n"))?, ["x"], "{header}");
+        assert_eq!(texts(&folder, "e.tsv", format!("{header}\n{row}\n"))?, ["x"], "{header}");
     }
     let data = folder.load(&whole(), "b.csv", "text,label,\"x;y\",z;z;z\na;b,1,2,3\nc,0,,\n")?;
     assert_eq!(data.train[0].text, "a;b");
@@ -213,7 +213,7 @@ fn parquet_is_read_and_its_damage_refused() -> Result<(), Box<dyn std::error::Er
 #[test]
 fn other_formats_and_absent_files_are_refused() {
     let folder = Folder::new();
-    let parts = ["a.xlsx", "`.xlsx`", ".csv, .jsonl, .ndjson or .parquet"];
+    let parts = ["a.xlsx", "`.xlsx`", ".csv, .tsv, .jsonl, .ndjson or .parquet"];
     refused(folder.load(&whole(), "a.xlsx", "x"), &parts);
     refused(folder.load(&whole(), "a", "x"), &["without extension"]);
     for name in ["absent.csv", "absent.jsonl", "absent.parquet"] {
