@@ -328,7 +328,7 @@ impl Trainer {
             validation_loss: evaluation.loss,
             validation: evaluation.scores.clone(),
         });
-        Ok((self.judge(value), evaluation))
+        Ok((self.judge(value, evaluation.loss), evaluation))
     }
 
     /// The model as it is now on a whole split.
@@ -344,11 +344,13 @@ impl Trainer {
         evaluate(&self.backend, &self.model, split, self.classes, budget, progress)
     }
 
-    /// `value` is the higher the better.
-    fn judge(&mut self, value: f64) -> bool {
+    /// `value` is the higher the better; of equals the model with the lower loss is the better one.
+    fn judge(&mut self, value: f64, loss: f64) -> bool {
         let early = &self.config.early_stopping;
         let state = &mut self.state;
-        let best = state.best.is_none_or(|(_, best)| value > best);
+        let best = state.best.is_none_or(|(epoch, best)| {
+            value > best || (value == best && loss < state.epochs[epoch - 1].validation_loss)
+        });
         if best {
             state.best = Some((state.epoch, value));
         }

@@ -294,3 +294,16 @@ fn a_model_that_learned_nothing_is_told() {
     ended_well(&answer);
     assert!(!told(&answer), "{}", answer.stderr);
 }
+
+#[test]
+fn of_models_with_equal_figures_the_one_with_the_lower_loss_is_the_best() {
+    let scene = scene();
+    let answer = scene.train(&with(&["training.max_epochs=3", "training.learning_rate=1e-5"]));
+    ended_well(&answer);
+    let epochs: Vec<&str> =
+        answer.stderr.lines().filter(|line| line.starts_with("epoch ")).collect();
+    let figure = |line: &str| line.split("micro-F1 ").nth(1).expect("a figure")[..6].to_owned();
+    assert!(epochs.iter().all(|line| figure(line) == figure(epochs[0])), "{}", answer.stderr);
+    assert!(epochs.iter().all(|line| line.ends_with("best")), "losses fall: {}", answer.stderr);
+    assert!(answer.stdout.contains("best model (epoch 3)"), "{}", answer.stdout);
+}
