@@ -421,7 +421,7 @@ impl Config {
 mod tests {
     use super::*;
 
-    fn resolve(overrides: &[&str]) -> Result<Config> {
+    pub(super) fn resolve(overrides: &[&str]) -> Result<Config> {
         let overrides: Vec<String> = overrides.iter().map(|&s| s.to_owned()).collect();
         Config::resolve(None, std::iter::empty(), &overrides)
     }

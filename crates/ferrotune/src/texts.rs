@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::vec::IntoIter;
 
-/// The most texts that are answered together, and so held in memory with their answers.
+/// The most texts that are answered together; of standard input no more are held in memory than this and
+/// as many that wait.
 const TOGETHER: usize = 8192;
 
 /// A text, with its row in the file that it is from.

@@ -50,12 +50,16 @@ fn whoever_has_read_enough_ends_it() {
     let mut child = child(&scene, &run);
     let mut input = child.stdin.take().expect("a pipe");
     let mut answers = BufReader::new(child.stdout.take().expect("a pipe"));
-    input.write_all(b"we may end\n").expect("it reads");
+    input.write_all("may ".repeat(40).as_bytes()).expect("it reads");
+    input.write_all(b"\n").expect("it reads");
     answers.read_line(&mut String::new()).expect("an answer");
     drop(answers);
     // Its input does not end.
     input.write_all(b"we may end\n").expect("it reads");
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    let mut told = String::new();
+    child.stderr.take().expect("a pipe").read_to_string(&mut told).expect("text");
+    assert!(told.contains("1 of 2 texts are longer than 32 tokens"), "{told}");
 }
 
 #[test]

@@ -73,10 +73,10 @@ enum Ended {
     Other(Failure),
 }
 
-/// Answers texts as they come, and writes what is said of them before the next are taken.
+/// Answers texts as they come. However that ends, it tells how many the model saw only a part of.
 fn answer_all(
     classifier: &Classifier,
-    mut texts: Texts,
+    texts: Texts,
     out: &mut dyn Write,
     to_standard_output: bool,
 ) -> Result<(), Ended> {
@@ -85,21 +85,48 @@ fn answer_all(
         Some(count) => bar(count as u64, "{wide_bar} {pos}/{len} texts  ETA {eta}"),
         None => ProgressBar::hidden(),
     };
+    let mut seen = Seen::default();
+    let ended = answer_each(classifier, texts, out, &bar, &mut seen);
+    bar.finish_and_clear();
+    let Seen { all, cut, limit } = seen;
+    if cut > 0 {
+        tell(format_args!(
+            "warning: {cut} of {all} texts are longer than {limit} tokens: what follows has no say"
+        ));
+    }
+    ended
+}
+
+/// Texts answered so far, and how many of them were cut at how many tokens.
+#[derive(Default)]
+struct Seen {
+    all: usize,
+    cut: usize,
+    limit: usize,
+}
+
+/// Writes what is said of some texts before the next are taken.
+fn answer_each(
+    classifier: &Classifier,
+    mut texts: Texts,
+    out: &mut dyn Write,
+    bar: &ProgressBar,
+    seen: &mut Seen,
+) -> Result<(), Ended> {
     let tuned = classifier.thresholds.as_ref().map_or_else(Vec::new, Thresholds::values);
     let names = &classifier.schema.labels.names;
     let (classes, scale) = (classifier.classes(), classifier.scale());
-    let (mut all, mut cut, mut limit) = (0, 0, 0);
     loop {
         let some = texts.next().map_err(|error| Ended::Other(Failure::Usage(error)))?;
         if some.is_empty() {
-            break;
+            return Ok(());
         }
         let plain: Vec<&str> = some.iter().map(|(_, text)| text.as_str()).collect();
         let answered = classifier.answer(&plain, |rows| bar.inc(rows as u64));
         let answered = answered.map_err(|error| Ended::Other(Failure::Job(error)))?;
-        all += some.len();
-        cut += answered.cut;
-        limit = answered.limit;
+        seen.all += some.len();
+        seen.cut += answered.cut;
+        seen.limit = answered.limit;
         let answers = Answers { names, classes, scale, outputs: answered.outputs, tuned: &tuned };
         for ((row, text), answer) in some.iter().zip(answers.lines()) {
             let mut line = Map::new();
@@ -110,13 +137,6 @@ fn answer_all(
         }
         out.flush().map_err(Ended::Output)?;
     }
-    bar.finish_and_clear();
-    if cut > 0 {
-        tell(format_args!(
-            "warning: {cut} of {all} texts are longer than {limit} tokens: what follows has no say"
-        ));
-    }
-    Ok(())
 }
 
 /// Refuses an output that would be found out about only after all texts are answered, or is the input.

@@ -175,11 +175,7 @@ fn nearest(text: &str) -> Option<(String, String)> {
 mod tests {
     use super::*;
     use crate::config::MethodName;
-
-    fn resolve(overrides: &[&str]) -> Result<Config> {
-        let overrides: Vec<String> = overrides.iter().map(|&s| s.to_owned()).collect();
-        Config::resolve(None, std::iter::empty(), &overrides)
-    }
+    use crate::config::tests::resolve;
 
     #[test]
     fn the_default_is_the_reference_recipe_and_round_trips() {

@@ -73,7 +73,7 @@ pub struct ModelVersion {
     /// Its tags.
     #[serde(default)]
     pub tags: Vec<Pair>,
-    /// The aliases that point at it.
+    /// The aliases that point at it; a search leaves them out.
     #[serde(default)]
     pub aliases: Vec<String>,
 }
