@@ -5,11 +5,11 @@ use crate::backend::{
     RelativePositions, Rotary, Shape,
 };
 use crate::checkpoint::StoredWeight;
-use crate::pool::{Numbers, Pool};
+use crate::pool::Pool;
 use crate::quantized::Quantization;
 use kernels::{
     Activation, Attention, AttentionInputs, Blocks, Dropout, Epilogue, Int8Matrix, Isa,
-    LayerNormInputs, LowRank, Matrix, Nf4Matrix, PackedMatrix, PositionGradient, Precision,
+    LayerNormInputs, Lines, LowRank, Matrix, Nf4Matrix, PackedMatrix, PositionGradient, Precision,
     QuantizedMatrix, RelativeBias, RelativeBiasGradient, Right,
 };
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,17 +22,17 @@ pub struct Cpu {
     quantization: Quantization,
     /// Where a matrix that is not frozen is packed for its product.
     scratch: Arc<Mutex<PackedMatrix>>,
-    pool: Arc<Pool<Numbers>>,
+    pool: Arc<Pool<Lines>>,
 }
 
 /// A row-major matrix in main memory.
 #[derive(Debug)]
 pub struct CpuMatrix {
     /// As long as its capacity class; the matrix is the first `rows · columns` numbers.
-    data: Numbers,
+    data: Lines,
     rows: usize,
     columns: usize,
-    pool: Arc<Pool<Numbers>>,
+    pool: Arc<Pool<Lines>>,
 }
 
 impl CpuMatrix {

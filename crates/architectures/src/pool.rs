@@ -1,5 +1,6 @@
 //! Freed buffers, kept for the next batch.
 
+use kernels::Lines;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -9,38 +10,13 @@ pub(crate) trait Buffer {
     fn capacity(&self) -> usize;
 }
 
-/// Numbers that begin at a cache line: a vector then lies in one line, not in two.
-#[derive(Debug, Default)]
-pub(crate) struct Numbers {
-    data: Vec<f32>,
-    start: usize,
-}
-
-const CACHE_LINE: usize = 64;
-
-impl Numbers {
-    /// The first `count` numbers.
-    pub(crate) fn first(&self, count: usize) -> &[f32] {
-        &self.data[self.start..][..count]
-    }
-
-    /// The first `count` numbers.
-    pub(crate) fn first_mut(&mut self, count: usize) -> &mut [f32] {
-        &mut self.data[self.start..][..count]
-    }
-}
-
-impl Buffer for Numbers {
-    /// The system gives zeros without touching them.
+impl Buffer for Lines {
     fn new(capacity: usize) -> Self {
-        let spare = CACHE_LINE / size_of::<f32>();
-        let data = vec![0.0; capacity + spare];
-        let start = data.as_ptr().align_offset(CACHE_LINE).min(spare);
-        Numbers { data, start }
+        Lines::new(capacity)
     }
 
     fn capacity(&self) -> usize {
-        self.data.len() - CACHE_LINE / size_of::<f32>()
+        Lines::capacity(self)
     }
 }
 

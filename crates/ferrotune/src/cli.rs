@@ -21,7 +21,7 @@ Exit codes: 0 done; 1 the job failed; 2 nothing was started (command line, confi
 model cannot be used); 130 interrupted, with a checkpoint.
 
 Environment: FERROTUNE__SECTION__KEY sets a configuration key; FERROTUNE_ISA forces an instruction
-set (scalar, neon, avx2, avx512, avx512vnni, avx512bf16); HF_HOME, HF_TOKEN, HF_ENDPOINT,
+set (scalar, neon, avx2, avx512, avx512vnni, avx512bf16, amx); HF_HOME, HF_TOKEN, HF_ENDPOINT,
 HF_HUB_OFFLINE and PIP_INDEX_URL as usual; MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME,
 MLFLOW_RUN_ID and what else MLflow's client reads to reach a server; AZURE_CLIENT_SECRET and what
 else Azure's SDKs read to sign in; RUST_LOG=debug tells more.

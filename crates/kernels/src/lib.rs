@@ -18,6 +18,7 @@ mod gemm;
 mod heads;
 mod isa;
 mod layer_norm;
+mod lines;
 mod lora;
 mod optimizer;
 mod pattern;
@@ -49,6 +50,7 @@ pub use isa::{ISA_VARIABLE, Isa, IsaError};
 pub use layer_norm::{
     LayerNormInputs, layer_norm, layer_norm_backward, layer_norm_parameter_gradients,
 };
+pub use lines::Lines;
 pub use lora::{lora_down, lora_down_backward, lora_partial_sums, lora_up_backward};
 pub use optimizer::{AdamW, adamw};
 pub use pattern::{Blocks, Pattern};

@@ -2,7 +2,8 @@
 //! take them all. The compiler begins the next broadcast early, and then keeps a sum in memory, whose
 //! way there and back more than doubles the time of a step; so these are the instructions themselves.
 
-use super::tile::{Product, ROWS};
+use super::layout::ROWS;
+use super::tile::Product;
 use crate::simd::Avx2;
 use std::arch::x86_64::*;
 

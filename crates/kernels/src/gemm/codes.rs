@@ -10,10 +10,10 @@
 //! answer would depend on the texts beside it. Nor are rows rounded to f16 first.
 
 use super::Matrix;
-use super::tile::ROWS;
-use crate::Isa;
+use super::layout::{ROWS, TILE_ROWS, TILE_UNITS};
 use crate::quantized::QUAD;
 use crate::simd::{self, Kernel, Simd};
+use crate::{Isa, Lines};
 use std::ops::Range;
 
 /// `llm_int8_threshold` of Transformers.
@@ -22,8 +22,9 @@ pub(super) const OUTLIER: f32 = 6.0;
 /// Rows in codes, tile after tile of [`ROWS`].
 #[derive(Default)]
 pub(super) struct Codes {
-    /// In a tile, quad after quad, those of its rows side by side; zeros fill up the last quad.
-    quads: Vec<u32>,
+    /// In a tile, quad after quad, those of its rows side by side; zeros fill up the last quad. For matrix
+    /// tiles as `amx.rs` has them: of 32 rows, row after row, sixteen quads, then the next sixteen.
+    quads: Lines,
     /// What a step of each row's codes stands for: m/127.
     scales: Vec<f32>,
     /// Of all tiles, and how many there are up to each tile's end.
@@ -45,9 +46,13 @@ pub(super) struct Outlier {
 impl Codes {
     /// Fills this with rows of A. Bits of `flip` are inverted in every quad.
     pub(super) fn fill(&mut self, isa: Isa, a: Matrix<'_>, rows: Range<usize>, flip: u32) {
-        let quads = a.columns.div_ceil(QUAD);
-        let (tiles, size) = (rows.len().div_ceil(ROWS), ROWS * quads);
-        self.quads.resize(self.quads.len().max(tiles * size), 0);
+        let order = if isa.has_tiles() { Order::AlongK } else { Order::Across };
+        let quads = match order {
+            Order::Across => a.columns.div_ceil(QUAD),
+            Order::AlongK => a.columns.div_ceil(QUAD).next_multiple_of(TILE_UNITS),
+        };
+        let tiles = rows.len().div_ceil(ROWS);
+        let codes = self.quads.take(rows.len().next_multiple_of(TILE_ROWS) * quads);
         self.scales.resize(self.scales.len().max(tiles * ROWS), 0.0);
         self.outliers.clear();
         self.ends.clear();
@@ -67,12 +72,12 @@ impl Codes {
             // Rows beyond the last one repeat it; no one reads their results.
             let rows: [&[f32]; ROWS] =
                 std::array::from_fn(|i| &data[i.min(valid - 1) * stride..][..a.columns]);
-            let tile = &mut self.quads[index * size..][..size];
+            let tile = &mut codes[order.start(index, quads)..];
             self.places.clear();
             let places = &mut self.places;
             let next = if a.column_stride == 1 { ROWS * stride } else { 0 };
             let scales = &mut self.scales[index * ROWS..][..ROWS];
-            simd::run(isa, Tile { rows, valid, next, flip, tile, scales, places });
+            simd::run(isa, Tile { rows, valid, next, flip, order, tile, scales, places });
             self.places.sort_unstable();
             for of_column in self.places.chunk_by(|a, b| a.0 == b.0) {
                 let column = of_column[0].0 as usize;
@@ -80,9 +85,9 @@ impl Codes {
                 for &(_, row) in of_column {
                     x[row as usize] = rows[row as usize][column];
                     // An outlier's code is 0.
-                    let quad = &mut tile[column / QUAD * ROWS + row as usize];
+                    let quad = &mut tile[order.place(column / QUAD, row as usize)];
                     let bits = 0xff << (8 * (column % QUAD));
-                    *quad = *quad & !bits | flip & bits;
+                    *quad = f32::from_bits(quad.to_bits() & !bits | flip & bits);
                 }
                 self.outliers.push(Outlier { column, x });
             }
@@ -92,7 +97,7 @@ impl Codes {
 
     /// Quads of the tile of rows that begins at `row`, a multiple of [`ROWS`] beyond the first.
     pub(super) fn tile(&self, row: usize, quads: usize) -> *const f32 {
-        self.quads[row * quads..].as_ptr().cast()
+        self.quads.from(row * quads)
     }
 
     /// What a step of each row of the tile at `row` stands for.
@@ -108,6 +113,39 @@ impl Codes {
     }
 }
 
+/// How quads of [`ROWS`] rows lie.
+#[derive(Clone, Copy)]
+enum Order {
+    /// Those of all rows side by side.
+    Across,
+    /// Of each row in turn [`TILE_UNITS`], which are a row of a matrix tile.
+    AlongK,
+}
+
+impl Order {
+    /// Where tile `index` begins, of `quads` a row.
+    fn start(self, index: usize, quads: usize) -> usize {
+        match self {
+            Order::Across => index * ROWS * quads,
+            Order::AlongK => {
+                let (block, within) = (index * ROWS / TILE_ROWS, index * ROWS % TILE_ROWS);
+                block * TILE_ROWS * quads + within * TILE_UNITS
+            }
+        }
+    }
+
+    /// Where a quad is in its tile.
+    fn place(self, quad: usize, row: usize) -> usize {
+        match self {
+            Order::Across => quad * ROWS + row,
+            Order::AlongK => {
+                let (step, within) = (quad / TILE_UNITS, quad % TILE_UNITS);
+                (step * TILE_ROWS + row) * TILE_UNITS + within
+            }
+        }
+    }
+}
+
 /// One tile of rows; outliers get any code.
 struct Tile<'a> {
     rows: [&'a [f32]; ROWS],
@@ -115,7 +153,8 @@ struct Tile<'a> {
     /// How far the next tile's rows are behind these.
     next: usize,
     flip: u32,
-    tile: &'a mut [u32],
+    order: Order,
+    tile: &'a mut [f32],
     scales: &'a mut [f32],
     places: &'a mut Vec<(u32, u32)>,
 }
@@ -125,7 +164,7 @@ impl Kernel for Tile<'_> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let Tile { rows, valid, next, flip, tile, scales, places } = self;
+        let Tile { rows, valid, next, flip, order, tile, scales, places } = self;
         let columns = rows[0].len();
         let mut inverses = [0.0; ROWS];
         for (i, row) in rows.iter().enumerate().take(valid) {
@@ -148,12 +187,19 @@ impl Kernel for Tile<'_> {
                     let four = if count == step { four::<S>(x) } else { first_four::<S>(x, count) };
                     *vector = S::to_quads(scaled::<S>(four, inverses[i]), flip);
                 }
-                let tile = &mut tile[first / QUAD * ROWS..][..count.div_ceil(QUAD) * ROWS];
+                let tile = &mut tile[order.place(first / QUAD, 0)..];
+                if let Order::AlongK = order {
+                    for (vector, row) in vectors.into_iter().zip(tile.chunks_mut(TILE_UNITS)) {
+                        S::store(row[..S::LANES].as_mut_ptr(), vector);
+                    }
+                    continue;
+                }
+                let tile = &mut tile[..count.div_ceil(QUAD) * ROWS];
                 if count == step {
-                    S::store_transposed(vectors, tile.as_mut_ptr().cast(), ROWS);
+                    S::store_transposed(vectors, tile.as_mut_ptr(), ROWS);
                 } else {
-                    let mut spare = [0u32; ROWS * MOST_LANES];
-                    S::store_transposed(vectors, spare.as_mut_ptr().cast(), ROWS);
+                    let mut spare = [0.0; ROWS * MOST_LANES];
+                    S::store_transposed(vectors, spare.as_mut_ptr(), ROWS);
                     tile.copy_from_slice(&spare[..tile.len()]);
                 }
             }

@@ -1,13 +1,14 @@
 //! A block of A's rows in tiles.
 
 use super::Matrix;
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::bf16::round;
 #[cfg(target_arch = "x86_64")]
 use super::bf16::{eight_pairs, neighbours};
-use super::layout::Layout;
-use super::tile::ROWS;
+use super::layout::{Layout, ROWS};
 use crate::simd::{self, Kernel, Simd};
-use crate::{Isa, Precision};
+use crate::{Isa, Lines, Precision};
 use std::ops::Range;
 
 /// Copies rows `first..first + count` of A, columns `steps`, into `copy` as tiles of [`ROWS`] rows,
@@ -19,14 +20,16 @@ pub(super) fn copy_rows(
     first: usize,
     count: usize,
     steps: Range<usize>,
-    copy: &mut Vec<f32>,
+    copy: &mut Lines,
 ) {
-    let units = layout.units(&steps);
-    let size = count.next_multiple_of(ROWS) * units;
-    if copy.len() < size {
-        copy.resize(size, 0.0);
+    #[cfg(target_arch = "x86_64")]
+    if layout.has_tiles() {
+        // SAFETY: only a processor that has AVX-512 bf16 has matrix tiles.
+        return unsafe { amx::copy_rows(a, layout, first, count, steps, copy) };
     }
-    for (index, tile) in copy[..size].chunks_exact_mut(ROWS * units).enumerate() {
+    let units = layout.units(&steps);
+    let copy = copy.take(count.next_multiple_of(ROWS) * units);
+    for (index, tile) in copy.chunks_exact_mut(ROWS * units).enumerate() {
         let first = first + index * ROWS;
         let valid = (a.rows - first).min(count - index * ROWS).min(ROWS);
         if a.column_stride == 1 {

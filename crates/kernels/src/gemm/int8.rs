@@ -8,13 +8,16 @@
 //! number of threads and any rows around; without outliers, on any instruction set.
 //!
 //! Where the processor multiplies unsigned by signed bytes natively (VNNI), x's codes are offset by
-//! 128, and sums begin at −128 times the column's sum of codes. Elsewhere signs are moved to W's
-//! codes, so that two products fit 16 bits.
+//! 128, and sums begin at −128 times the column's sum of codes. Matrix tiles (see `amx.rs`) multiply
+//! signed bytes. Elsewhere signs are moved to W's codes, so that two products fit 16 bits.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::codes::{Codes, Outlier};
+use super::layout::ROWS;
 #[cfg(target_arch = "x86_64")]
 use super::tile::Bf16Pair;
-use super::tile::{self, Call, F32, Panel, Product, ROWS};
+use super::tile::{self, Call, F32, Panel, Product};
 use crate::quantized::{Int8Matrix, QUAD};
 use crate::simd::{self, Kernel, Simd};
 use crate::{Isa, Precision};
@@ -23,11 +26,7 @@ use std::arch::x86_64::*;
 
 /// What is flipped in the codes of x: signs, where an offset of 128 is wanted.
 pub(super) fn flip(isa: Isa) -> u32 {
-    if has_vnni(isa) { 0x8080_8080 } else { 0 }
-}
-
-fn has_vnni(isa: Isa) -> bool {
-    matches!(isa, Isa::Avx512Vnni | Isa::Avx512Bf16)
+    if isa.has_vnni() && !isa.has_tiles() { 0x8080_8080 } else { 0 }
 }
 
 /// The integers of one panel.
@@ -54,10 +53,12 @@ pub(super) unsafe fn panel_product(
     integers: &Integers<'_>,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if has_vnni(isa) {
+    if isa.has_vnni() {
         // SAFETY: passed on to the caller; `isa` has the instructions.
         return unsafe {
-            if isa.has_bf16() && integers.precision == Precision::Bf16 {
+            if isa.has_tiles() {
+                amx::integer_panel_product(call, &panel, integers)
+            } else if isa.has_bf16() && integers.precision == Precision::Bf16 {
                 vnni_bf16(call, &panel, integers)
             } else {
                 vnni(call, &panel, integers)
@@ -190,12 +191,8 @@ unsafe fn rows<S: Simd, Q: Quads<S>, P: Product<S>, const MR: usize, const NV: u
             tile::fetch_targets::<S, MR, NV>(call, panel, i);
             let a = codes.tile(tile, quads).wrapping_add(within);
             let sums = Q::tile::<MR, NV>(a, panel.data[0], quads, [offsets; MR]);
-            let mut sums = times_rows::<S, MR, NV>(sums, &codes.scales(tile)[within..]);
-            let outliers = codes.outliers(tile);
-            if !outliers.is_empty() {
-                sums = add_outliers::<S, MR, NV>(sums, outliers, within, panel.data[0]);
-            }
-            sums = times_columns::<S, MR, NV>(sums, scales);
+            let rows = (*codes, tile, within);
+            let mut sums = scaled::<S, MR, NV>(sums, rows, (panel.data[0], scales));
             if call.units[1] > 0 {
                 let units = call.units[1];
                 let a = call.a[1].wrapping_add(tile * units + within);
@@ -204,6 +201,25 @@ unsafe fn rows<S: Simd, Q: Quads<S>, P: Product<S>, const MR: usize, const NV: u
             tile::finish::<S, MR, NV>(call, panel, i, &sums);
             i += MR;
         }
+    }
+}
+
+/// Sums of integers as numbers, scaled, with the products of outliers: of MR rows from `within` the tile
+/// on, and the columns of a panel with its scales.
+#[inline(always)]
+pub(super) unsafe fn scaled<S: Simd, const MR: usize, const NV: usize>(
+    sums: [[S::F; NV]; MR],
+    (codes, tile, within): (&Codes, usize, usize),
+    (panel, scales): (*const f32, *const f32),
+) -> [[S::F; NV]; MR] {
+    // SAFETY: passed on to the caller.
+    unsafe {
+        let mut sums = times_rows::<S, MR, NV>(sums, &codes.scales(tile)[within..]);
+        let outliers = codes.outliers(tile);
+        if !outliers.is_empty() {
+            sums = add_outliers::<S, MR, NV>(sums, outliers, within, panel);
+        }
+        times_columns::<S, MR, NV>(sums, scales)
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) struct Layout {
     pub(crate) lanes: usize,
     /// Rows per unit: 4 for 8-bit integers, 2 for native bf16 pairs, else 1.
     pub(super) pair: usize,
+    /// What units along K are a multiple of: those that do not exist are 0.
+    pub(super) multiple: usize,
     pub(super) precision: Precision,
 }
 
@@ -27,8 +29,16 @@ pub(super) struct PanelColumns {
     pub(super) vectors: usize,
 }
 
-/// Vectors per full panel.
+/// Vectors per full panel, of products in vector registers and on matrix tiles.
 const VECTORS: usize = 3;
+pub(super) const TILE_VECTORS: usize = 2;
+
+/// Rows of A per tile in registers.
+pub(super) const ROWS: usize = 8;
+/// Rows of A whose sums two matrix tiles hold for each vector of columns.
+pub(super) const TILE_ROWS: usize = 32;
+/// Units that a matrix tile has along K.
+pub(super) const TILE_UNITS: usize = 16;
 
 /// Most units along K per block. With AVX-512 a panel of 48 columns then takes 72 KiB and stays in the L2
 /// cache, which is large on such processors; with AVX2 one of 24 takes 18 KiB and stays in L1.
@@ -36,21 +46,32 @@ fn block_units(lanes: usize) -> usize {
     if lanes == 8 { KC / 2 } else { KC }
 }
 
+/// As [`block_units`], for matrix tiles: a panel of 32 columns takes 24 KiB and stays in the L1 cache.
+const TILE_BLOCK_UNITS: usize = 192;
+
 impl Layout {
     pub(super) fn new(isa: Isa, precision: Precision, rows: usize, columns: usize) -> Self {
         let lanes = isa.lanes();
         let pair = if precision == Precision::Bf16 && isa.has_bf16() { 2 } else { 1 };
-        Layout { rows, columns, lanes, pair, precision }
+        let multiple = if pair == 2 && isa.has_tiles() { TILE_UNITS } else { 1 };
+        Layout { rows, columns, lanes, pair, multiple, precision }
     }
 
     /// The layout of 8-bit integers, four to a unit.
     pub(crate) fn of_quads(isa: Isa, rows: usize, columns: usize) -> Self {
-        Layout { rows, columns, lanes: isa.lanes(), pair: QUAD, precision: Precision::F32 }
+        let lanes = isa.lanes();
+        let multiple = if isa.has_tiles() { TILE_UNITS } else { 1 };
+        Layout { rows, columns, lanes, pair: QUAD, multiple, precision: Precision::F32 }
+    }
+
+    /// Vectors per full panel.
+    fn vectors(&self) -> usize {
+        if self.has_tiles() { TILE_VECTORS } else { VECTORS }
     }
 
     /// Units of the whole matrix.
     pub(crate) fn size(&self) -> usize {
-        self.rows.div_ceil(self.pair) * self.padded_columns()
+        self.units(&(0..self.rows)) * self.padded_columns()
     }
 
     fn padded_columns(&self) -> usize {
@@ -58,17 +79,26 @@ impl Layout {
     }
 
     pub(crate) fn panels(&self) -> usize {
-        self.columns.div_ceil(VECTORS * self.lanes)
+        self.columns.div_ceil(self.vectors() * self.lanes)
     }
 
     /// Units along K per block; all of them for integers, whose sums stay integers to the end.
     fn block_units(&self) -> usize {
-        if self.pair == QUAD { self.rows.div_ceil(QUAD) } else { block_units(self.lanes) }
+        match self.pair {
+            QUAD => self.rows.div_ceil(QUAD),
+            _ if self.has_tiles() => TILE_BLOCK_UNITS,
+            _ => block_units(self.lanes),
+        }
+    }
+
+    /// Whether panels are of as many columns.
+    pub(super) fn has_panels_of(&self, other: &Layout) -> bool {
+        self.vectors() == other.vectors()
     }
 
     /// The panels that hold these columns.
     pub(crate) fn panels_of(&self, columns: &Range<usize>) -> Range<usize> {
-        let width = VECTORS * self.lanes;
+        let width = self.vectors() * self.lanes;
         columns.start / width..columns.end.div_ceil(width)
     }
 
@@ -80,25 +110,36 @@ impl Layout {
 
     /// Units along K in these rows.
     pub(super) fn units(&self, steps: &Range<usize>) -> usize {
-        steps.len().div_ceil(self.pair)
+        steps.len().div_ceil(self.pair).next_multiple_of(self.multiple)
     }
 
     pub(super) fn panel(&self, panel: usize) -> PanelColumns {
-        let first = panel * VECTORS * self.lanes;
-        let vectors = (self.columns - first).div_ceil(self.lanes).min(VECTORS);
+        let first = panel * self.vectors() * self.lanes;
+        let vectors = (self.columns - first).div_ceil(self.lanes).min(self.vectors());
         PanelColumns { first, count: (vectors * self.lanes).min(self.columns - first), vectors }
     }
 
     /// Where a panel starts: whole blocks before it, then the panels before it in its block.
     pub(crate) fn panel_start(&self, block: usize, panel: usize) -> usize {
         let step = self.block_units() * self.pair;
-        let units = (self.rows - block * step).min(step).div_ceil(self.pair);
-        block * self.block_units() * self.padded_columns() + units * panel * VECTORS * self.lanes
+        let units = self.units(&(0..(self.rows - block * step).min(step)));
+        let columns = panel * self.vectors() * self.lanes;
+        block * self.block_units() * self.padded_columns() + units * columns
+    }
+
+    /// Whether its products run on matrix tiles.
+    pub(super) fn has_tiles(&self) -> bool {
+        self.multiple > 1
+    }
+
+    /// Rows of A that are computed together.
+    pub(super) fn tile_rows(&self) -> usize {
+        if self.has_tiles() { TILE_ROWS } else { ROWS }
     }
 
     /// Where a column is: the panel, the place in it, and the units of all the panel's columns.
     pub(crate) fn place(&self, column: usize) -> (usize, usize, usize) {
-        let panel = column / (VECTORS * self.lanes);
+        let panel = column / (self.vectors() * self.lanes);
         let PanelColumns { first, vectors, .. } = self.panel(panel);
         (panel, column - first, vectors * self.lanes)
     }

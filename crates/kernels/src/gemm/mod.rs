@@ -4,7 +4,8 @@
 //! Layout of a packed B: K is cut into blocks of [`KC`]; each block holds panels of `NR` columns
 //! (3 vectors; the last panel as few vectors as it needs), each panel one row of `NR` units per
 //! step of K. A unit is one f32, or for native bf16 a pair of bf16 from neighbouring rows. A is
-//! read through a copy of one row block in tiles of 8 rows, the 8 units of a step side by side.
+//! read through a copy of one row block in tiles of 8 rows, the 8 units of a step side by side;
+//! matrix tiles have another copy (see `amx.rs`).
 //!
 //! A quantised B stays as it is: each task dequantises a panel at a time and packs it the same way.
 //! But `x·Wᵀ` with a W of 8-bit integers is computed in integers (see `int8.rs`).
@@ -13,6 +14,8 @@
 //! it, the thread that computes it or their number: results are bit-equal for any thread count and
 //! for any grouping of rows into batches.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod bf16;
@@ -29,7 +32,7 @@ pub use right::Right;
 
 pub(crate) use layout::Layout;
 
-use crate::{Int8Matrix, Isa, Precision, threads};
+use crate::{Int8Matrix, Isa, Lines, Precision, threads};
 use codes::Codes;
 use right::Unpacked;
 use std::cell::RefCell;
@@ -119,7 +122,7 @@ pub struct LowRank<'a> {
 
 impl LowRank<'_> {
     /// Copies rows of z into tiles; returns their units.
-    fn copy_rows(&self, isa: Isa, rows: &Range<usize>, copy: &mut Vec<f32>) -> usize {
+    fn copy_rows(&self, isa: Isa, rows: &Range<usize>, copy: &mut Lines) -> usize {
         let (steps, layout) = (0..self.z.columns, self.b.layout);
         copy::copy_rows(isa, self.z, layout, rows.start, rows.len(), steps.clone(), copy);
         layout.units(&steps)
@@ -233,22 +236,26 @@ fn product(
         let expected = Layout::new(isa, layout.precision, z.columns, n);
         assert_eq!(thin.layout, expected, "the second B does not fit the first");
         assert_eq!(z.rows, m, "z does not have {m} rows");
-        if thin.layout.blocks().count() > 1 {
-            // Not of low rank after all.
+        let in_one =
+            b.integers().is_none_or(|(weight, _)| weight.layout().has_panels_of(&thin.layout));
+        if thin.layout.blocks().count() > 1 || !in_one {
+            // Not of low rank after all, or of other panels.
             gemm(isa, a, b, c, Epilogue { low_rank: None, ..epilogue });
             let alpha = epilogue.alpha;
             let epilogue = Epilogue { alpha, accumulate: true, ..Epilogue::default() };
             return product(isa, z, thin.into(), c, epilogue, after);
         }
     }
-    let panels = layout.panels();
+    // Where integers are multiplied, their panels count.
+    let in_panels = b.integers().map_or(layout, |(weight, _)| weight.layout());
+    let panels = in_panels.panels();
     // As many tasks for each thread, of as many rows each; where rows are few, columns are cut too.
     // Which thread computes an element does not change its bits.
     let wanted = 2 * threads::count();
     let as_it_is = matches!(b, Right::Packed(_)) || b.integers().is_some();
     let most = if as_it_is { MC } else { MC_QUANTIZED };
     let row_blocks = m.div_ceil(most).next_multiple_of(wanted);
-    let block_rows = m.div_ceil(row_blocks).next_multiple_of(tile::ROWS).max(MC_LEAST);
+    let block_rows = m.div_ceil(row_blocks).next_multiple_of(in_panels.tile_rows()).max(MC_LEAST);
     let row_blocks = m.div_ceil(block_rows);
     let column_parts = wanted.div_ceil(row_blocks).clamp(1, panels);
     let small = m * n * layout.rows < 1 << 18;
@@ -316,8 +323,9 @@ unsafe impl Sync for Output {}
 /// Buffers that a thread keeps between calls, so that the hot loop does not allocate.
 #[derive(Default)]
 struct Scratch {
-    rows: Vec<f32>,
-    thin_rows: Vec<f32>,
+    /// For each block of K.
+    rows: Vec<Lines>,
+    thin_rows: Lines,
     unpacked: Unpacked,
     codes: Codes,
 }
@@ -345,16 +353,15 @@ pub(crate) unsafe fn block_product(
 ) {
     let layout = b.layout(isa);
     let mut scratch = with_scratch(std::mem::take);
-    let Scratch { rows: copy, thin_rows, unpacked, .. } = &mut scratch;
+    let Scratch { rows: copies, thin_rows, unpacked, .. } = &mut scratch;
     let last = layout.blocks().count() - 1;
-    for (block, steps) in layout.blocks() {
-        copy::copy_rows(isa, a, layout, rows.start, rows.len(), steps.clone(), copy);
+    let thin_units = epilogue.low_rank.map_or(0, |thin| thin.copy_rows(isa, &rows, thin_rows));
+    let mut multiply = |(block, steps): (usize, &Range<usize>), a: &Lines, panel: usize| {
         let thin = epilogue.low_rank.filter(|_| block == last);
-        let thin_units = thin.map_or(0, |thin| thin.copy_rows(isa, &rows, thin_rows));
         let call = tile::Call {
-            a: [copy.as_ptr(), thin_rows.as_ptr()],
+            a: [a.from(0), thin_rows.from(0)],
             rows: rows.len(),
-            units: [layout.units(&steps), thin_units],
+            units: [layout.units(steps), thin.map_or(0, |_| thin_units)],
             c: output.data,
             first_row: rows.start,
             row_stride_c: output.row_stride,
@@ -363,19 +370,37 @@ pub(crate) unsafe fn block_product(
             bias: if block == 0 { epilogue.bias } else { None },
             after: if block == last { after } else { After::Nothing },
         };
-        for panel in panels.clone() {
-            let panel = tile::Panel {
-                data: [
-                    b.panel(isa, (block, &steps), panel, unpacked),
-                    thin.map_or(std::ptr::null(), |thin| thin.b.panel(0, panel)),
-                ],
-                columns: layout.panel(panel),
-                #[cfg(target_arch = "x86_64")]
-                paired: layout.pair == 2,
-            };
-            // SAFETY: the copy covers the rows, rounded up to whole tiles; the panel is packed for
-            // this instruction set; the caller vouches for C.
-            unsafe { tile::panel_product(isa, &call, panel) };
+        let panel = tile::Panel {
+            data: [
+                b.panel(isa, (block, steps), panel, unpacked),
+                thin.map_or(std::ptr::null(), |thin| thin.b.panel(0, panel)),
+            ],
+            columns: layout.panel(panel),
+            #[cfg(target_arch = "x86_64")]
+            paired: layout.pair == 2,
+        };
+        // SAFETY: the copy covers the rows, rounded up to whole tiles; the panel is packed for this
+        // instruction set; the caller vouches for C.
+        unsafe { tile::panel_product(isa, &call, panel) };
+    };
+    copies.resize_with(copies.len().max(last + 1), Lines::default);
+    let copy_rows = |steps: &Range<usize>, copy: &mut Lines| {
+        copy::copy_rows(isa, a, layout, rows.start, rows.len(), steps.clone(), copy);
+    };
+    if layout.has_tiles() {
+        // A panel's part of C then stays in the L1 cache: products are so fast that C's way counts.
+        layout.blocks().zip(&mut *copies).for_each(|((_, steps), copy)| copy_rows(&steps, copy));
+        for panel in panels {
+            for ((block, steps), copy) in layout.blocks().zip(&*copies) {
+                multiply((block, &steps), copy, panel);
+            }
+        }
+    } else {
+        for (block, steps) in layout.blocks() {
+            copy_rows(&steps, &mut copies[0]);
+            for panel in panels.clone() {
+                multiply((block, &steps), &copies[0], panel);
+            }
         }
     }
     with_scratch(|kept| *kept = scratch);
@@ -403,7 +428,7 @@ unsafe fn integer_product(
     let thin = epilogue.low_rank;
     let thin_units = thin.map_or(0, |thin| thin.copy_rows(isa, &rows, thin_rows));
     let call = tile::Call {
-        a: [std::ptr::null(), thin_rows.as_ptr()],
+        a: [std::ptr::null(), thin_rows.from(0)],
         rows: rows.len(),
         units: [layout.units(&(0..layout.rows)), thin_units],
         c: output.data,

@@ -6,20 +6,15 @@ use super::bf16::round;
 use super::bf16::{neighbours, pairs};
 use super::layout::Layout;
 use crate::simd::{self, Kernel, Simd};
-use crate::{Isa, Precision};
+use crate::{Isa, Lines, Precision};
 use std::ops::Range;
 
 /// A [K, N] matrix in the panel layout of one instruction set.
 #[derive(Clone, Debug, Default)]
 pub struct PackedMatrix {
     pub(super) layout: Layout,
-    data: Vec<f32>,
-    /// Where `data` begins to be aligned to a cache line.
-    offset: usize,
+    data: Lines,
 }
-
-/// Units in a cache line.
-const LINE: usize = 16;
 
 impl PackedMatrix {
     /// Packs `b` [K, N].
@@ -33,14 +28,13 @@ impl PackedMatrix {
     pub fn pack(&mut self, isa: Isa, precision: Precision, b: Matrix<'_>) {
         let layout = Layout::new(isa, precision, b.rows, b.columns);
         self.layout = layout;
-        self.data.resize(layout.size() + LINE, 0.0);
-        self.offset = self.data.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+        let data = self.data.take(layout.size());
         for (block, steps) in layout.blocks() {
             for panel in 0..layout.panels() {
                 let columns = layout.panel(panel);
                 let width = columns.vectors * layout.lanes;
-                let start = self.offset + layout.panel_start(block, panel);
-                let out = &mut self.data[start..][..layout.units(&steps) * width];
+                let start = layout.panel_start(block, panel);
+                let out = &mut data[start..][..layout.units(&steps) * width];
                 let (column, columns) = (columns.first, columns.count);
                 let part = PackPanel { b, steps: steps.clone(), column, columns, width, out };
                 part.pack(isa, layout);
@@ -60,7 +54,7 @@ impl PackedMatrix {
 
     /// Bytes of memory it takes.
     pub fn bytes(&self) -> usize {
-        self.data.len() * size_of::<f32>()
+        self.data.bytes()
     }
 
     pub(crate) fn panels(&self) -> usize {
@@ -74,7 +68,7 @@ impl PackedMatrix {
 
     /// The units of one panel of one block.
     pub(super) fn panel(&self, block: usize, panel: usize) -> *const f32 {
-        self.data[self.offset + self.layout.panel_start(block, panel)..].as_ptr()
+        self.data.from(self.layout.panel_start(block, panel))
     }
 }
 
@@ -89,13 +83,15 @@ pub(super) struct PackPanel<'a> {
 }
 
 impl PackPanel<'_> {
-    /// Fills `out`, columns that do not exist with 0.
+    /// Fills `out`, columns and steps that do not exist with 0.
     pub(super) fn pack(self, isa: Isa, layout: Layout) {
         let (columns, width) = (self.columns, self.width);
         assert!(columns <= width && self.out.len() == layout.units(&self.steps) * width);
         if columns < width {
             self.out.chunks_exact_mut(width).for_each(|unit| unit[columns..].fill(0.0));
         }
+        let exist = self.steps.len().div_ceil(layout.pair) * width;
+        self.out[exist..].fill(0.0);
         #[cfg(target_arch = "x86_64")]
         if layout.pair == 2 {
             // SAFETY: pairs are packed only for a processor that has AVX-512 bf16.

@@ -2,15 +2,12 @@
 //! there are only 16 registers), one broadcast of A and one load of B per product.
 
 use super::After;
-use super::layout::PanelColumns;
+use super::layout::{PanelColumns, ROWS};
 use crate::Isa;
 use crate::activation::{gelu_and_slope, gelu_of};
 use crate::simd::{self, Access, First, Kernel, Simd, Whole};
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
-
-/// Rows of A per tile.
-pub(super) const ROWS: usize = 8;
 
 /// One panel of one block of K.
 pub(super) struct Panel {
@@ -45,8 +42,13 @@ pub(super) struct Call<'a> {
 pub(super) unsafe fn panel_product(isa: Isa, call: &Call<'_>, panel: Panel) {
     #[cfg(target_arch = "x86_64")]
     if panel.paired {
-        // SAFETY: pairs are packed only for a processor that has AVX-512 bf16.
-        return unsafe { panel_bf16(call, &panel) };
+        // SAFETY: pairs are packed only for a processor that has AVX-512 bf16, in tiles where it has AMX.
+        return unsafe {
+            match isa.has_tiles() {
+                true => super::amx::panel_product(call, &panel),
+                false => panel_bf16(call, &panel),
+            }
+        };
     }
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Avx2 {
