@@ -11,10 +11,12 @@
 //! into at most [`GROUPS`] groups, of which each sums for itself in their order. One thread handles
 //! one head of one group, so sums have one order.
 
-use crate::attention::{self, Attention, AttentionInputs, BLOCK, Head, Softmax, SoftmaxBackward};
+use crate::attention::{self, Attention, AttentionInputs, BLOCK, Head};
+use crate::by_position::{AddByKey, AddByQuery, Among, SumByKey, SumByQuery};
 use crate::gemm::{self, After, Epilogue, Matrix, Output, PackedMatrix};
 use crate::rows::for_each_row;
-use crate::simd::{self, Kernel, Simd};
+use crate::simd;
+use crate::softmax::{Softmax, SoftmaxBackward};
 use crate::{Isa, threads};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -92,45 +94,6 @@ impl<'a> RelativePositions<'a> {
     fn among(&self, keys: usize) -> Among<'a> {
         let zero = self.of_distance.len() / 2;
         Among { of_distance: &self.of_distance[zero + 1 - keys..zero + keys], keys }
-    }
-}
-
-/// The positions that one sequence meets.
-#[derive(Clone, Copy)]
-struct Among<'a> {
-    /// Of distances 1 − n, …, n − 1.
-    of_distance: &'a [u32],
-    /// n.
-    keys: usize,
-}
-
-impl<'a> Among<'a> {
-    /// The positions between any of these queries and any of these keys, counted from the sequence's
-    /// start.
-    fn between(&self, queries: &Range<usize>, keys: &Range<usize>) -> Range<usize> {
-        let first = keys.start + self.keys - queries.end;
-        let last = keys.end + self.keys - 2 - queries.start;
-        self.of_distance[first] as usize..self.of_distance[last] as usize + 1
-    }
-
-    fn all(&self) -> Range<usize> {
-        self.between(&(0..self.keys), &(0..self.keys))
-    }
-
-    /// The position of each key for this query.
-    fn row(&self, query: usize) -> &'a [u32] {
-        &self.of_distance[self.keys - 1 - query..2 * self.keys - 1 - query]
-    }
-
-    /// Whether every distance has a position of its own.
-    fn are_distances(&self) -> bool {
-        self.all().len() == self.of_distance.len()
-    }
-
-    /// Keys in blocks.
-    fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let keys = self.keys;
-        (0..keys).step_by(BLOCK).map(move |first| first..(first + BLOCK).min(keys))
     }
 }
 
@@ -297,64 +260,6 @@ fn scores_into(
     if positions.queries.is_some() {
         let (by_key, stride, window) = (&terms.by_key, terms.stride(), &terms.window);
         simd::run(isa, AddByKey { among, first: own.start, by_key, stride, window, scores });
-    }
-}
-
-/// Scores of queries `first`, `first + 1`, … take their products with positions.
-struct AddByQuery<'a> {
-    among: Among<'a>,
-    first: usize,
-    /// [queries, positions]
-    by_query: &'a [f32],
-    window: &'a Range<usize>,
-    scores: &'a mut [f32],
-}
-
-impl Kernel for AddByQuery<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let AddByQuery { among, first, by_query, window, scores } = self;
-        let exact = among.are_distances();
-        let rows = scores.chunks_exact_mut(among.keys).zip(by_query.chunks_exact(window.len()));
-        for (i, (scores, products)) in rows.enumerate() {
-            let positions = among.row(first + i);
-            if exact {
-                let products = &products[positions[0] as usize - window.start..];
-                scores.iter_mut().zip(products).for_each(|(score, x)| *score += x);
-            } else {
-                for (score, &position) in scores.iter_mut().zip(positions) {
-                    *score += products[position as usize - window.start];
-                }
-            }
-        }
-    }
-}
-
-/// Scores of queries `first`, `first + 1`, … take the products of their keys with positions.
-struct AddByKey<'a> {
-    among: Among<'a>,
-    first: usize,
-    /// [keys, positions], rows `stride` apart.
-    by_key: &'a [f32],
-    stride: usize,
-    window: &'a Range<usize>,
-    scores: &'a mut [f32],
-}
-
-impl Kernel for AddByKey<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        for (i, scores) in self.scores.chunks_exact_mut(self.among.keys).enumerate() {
-            let positions = self.among.row(self.first + i);
-            let products = self.by_key.chunks_exact(self.stride);
-            for ((score, &position), products) in scores.iter_mut().zip(positions).zip(products) {
-                *score += products[position as usize - self.window.start];
-            }
-        }
     }
 }
 
@@ -588,63 +493,5 @@ impl Partial {
         // SAFETY: the rows exist; passed on to the caller.
         (0..self.rows).for_each(|row| unsafe { head.clear(sums, row) });
         sums
-    }
-}
-
-/// Slopes of scores of queries `first`, `first + 1`, … are added up by query and position.
-struct SumByQuery<'a> {
-    among: Among<'a>,
-    first: usize,
-    /// [queries, positions]
-    by_query: &'a mut [f32],
-    met: &'a Range<usize>,
-    slopes: &'a [f32],
-}
-
-impl Kernel for SumByQuery<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let exact = self.among.are_distances();
-        let rows = self.slopes.chunks_exact(self.among.keys);
-        let rows = rows.zip(self.by_query.chunks_exact_mut(self.met.len()));
-        for (i, (slopes, sums)) in rows.enumerate() {
-            let positions = self.among.row(self.first + i);
-            if exact {
-                sums[positions[0] as usize - self.met.start..][..slopes.len()]
-                    .copy_from_slice(slopes);
-            } else {
-                for (slope, &position) in slopes.iter().zip(positions) {
-                    sums[position as usize - self.met.start] += slope;
-                }
-            }
-        }
-    }
-}
-
-/// Slopes of scores of queries `first`, `first + 1`, … are added to sums by key and position.
-struct SumByKey<'a> {
-    among: Among<'a>,
-    first: usize,
-    /// [keys, positions], rows `stride` apart.
-    by_key: &'a mut [f32],
-    stride: usize,
-    window: &'a Range<usize>,
-    slopes: &'a [f32],
-}
-
-impl Kernel for SumByKey<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        for (i, slopes) in self.slopes.chunks_exact(self.among.keys).enumerate() {
-            let positions = self.among.row(self.first + i);
-            let sums = self.by_key.chunks_exact_mut(self.stride);
-            for ((slope, &position), sums) in slopes.iter().zip(positions).zip(sums) {
-                sums[position as usize - self.window.start] += slope;
-            }
-        }
     }
 }

@@ -8,6 +8,7 @@
 mod activation;
 mod attention;
 mod binary_cross_entropy;
+mod by_position;
 mod cross_entropy;
 mod disentangled;
 mod dropout;
@@ -28,6 +29,7 @@ mod relative_bias;
 mod rotary;
 mod rows;
 mod simd;
+mod softmax;
 mod threads;
 mod unfold;
 
