@@ -7,4 +7,5 @@ mod client;
 mod emulator;
 mod proxy;
 mod real;
+mod scene;
 mod tracker;

@@ -9,7 +9,8 @@ use tracking::{
 use super::service::{Answer, Azure, SUBSCRIPTION, TOKEN};
 use crate::proxy::{Proxy, Trouble};
 use crate::real::{Server, Version, connection};
-use crate::tracker::{Scene, TROUBLES, assert_one_model, assert_read, log_all, points};
+use crate::scene::{Scene, assert_one_model, assert_read, log_all, points};
+use crate::tracker::TROUBLES;
 
 /// A scene whose server is the workspace.
 fn scene(azure: &Azure, more: &[(&str, &str)]) -> Scene {
