@@ -6,8 +6,8 @@
 //! same threads. Time includes everything a call does: copying and rounding the activations too, to
 //! 8-bit integers where those are multiplied (billions of operations per second then, not of floating
 //! point). One number in a thousand is an outlier that integers leave to f32.
-//! Calls follow each other as in a network, in rows of some milliseconds. A speed is the median of
-//! several rows, the limit the best of as many, measured in turn.
+//! Calls follow each other as in a network, in series of some milliseconds. A speed is the median of
+//! several series, the limit the best of as many, measured in turn.
 
 use kernels::{
     Epilogue, Int8Matrix, Isa, Matrix, PackedMatrix, Precision, QuantizedMatrix, Right, Threads,
@@ -18,8 +18,8 @@ use std::time::Instant;
 const SHAPES: [(usize, usize); 3] = [(768, 768), (768, 3072), (3072, 768)];
 const TOKENS: [usize; 4] = [256, 1024, 4096, 8192];
 const REPEATS: usize = 15;
-/// Operations of a row of calls, at least.
-const ROW: f64 = 2e9;
+/// Operations of a series of calls, at least.
+const SERIES: f64 = 2e9;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -73,7 +73,7 @@ fn measure(isa: Isa, inputs: Inputs, threads: &Threads, (m, k, n): (usize, usize
         Weight::Int8(weight) => Right::Quantized { weight, transposed: true, precision },
     };
     let work = 2.0 * (m * k * n) as f64;
-    let calls = (ROW / work).ceil();
+    let calls = (SERIES / work).ceil();
     let (mut speeds, mut limits) = (Vec::new(), Vec::new());
     for _ in 0..=REPEATS {
         limits.push(limit(isa, inputs, threads.count()));
@@ -204,6 +204,8 @@ mod x86 {
                             concat!($dot, " tmm3, tmm6, tmm7"),
                             concat!($dot, " tmm4, tmm6, tmm7"),
                             concat!($dot, " tmm5, tmm6, tmm7"),
+                            out("tmm0") _, out("tmm1") _, out("tmm2") _,
+                            out("tmm3") _, out("tmm4") _, out("tmm5") _,
                             options(nomem, nostack),
                         );
                     }

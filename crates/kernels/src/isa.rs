@@ -5,7 +5,8 @@ use std::str::FromStr;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use std::sync::LazyLock;
 
-/// An instruction set for which every kernel has a variant, slowest first.
+/// An instruction set for which every kernel has a variant; the later ones have the earlier ones'
+/// instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
     /// Plain Rust; what the compiler's baseline gives (SSE2 on x86-64, NEON on AArch64).
@@ -33,8 +34,8 @@ pub enum IsaError {
              avx512bf16 or amx"
     )]
     Unknown(String),
-    /// This processor lacks it.
-    #[error("FERROTUNE_ISA is `{0}`, but this processor has only {1}")]
+    /// This processor lacks it, or the system keeps it back.
+    #[error("FERROTUNE_ISA is `{0}`, but this machine offers no more than {1}")]
     Missing(Isa, Isa),
 }
 
@@ -42,7 +43,7 @@ pub enum IsaError {
 pub const ISA_VARIABLE: &str = "FERROTUNE_ISA";
 
 impl Isa {
-    /// All of them, slowest first.
+    /// All of them.
     pub const ALL: [Isa; 7] = [
         Isa::Scalar,
         Isa::Neon,
@@ -58,18 +59,19 @@ impl Isa {
     /// # Errors
     /// The variable names an unknown or a missing instruction set.
     pub fn detect() -> Result<Isa, IsaError> {
-        let fastest = |isa: &Isa| isa.is_available() && !(*isa == Isa::Avx512Bf16 && is_intel());
-        let best = Isa::ALL.into_iter().rfind(fastest).unwrap_or(Isa::Scalar);
+        let available = || Isa::ALL.into_iter().filter(|isa| isa.is_available());
+        let slow = |isa: &Isa| *isa == Isa::Avx512Bf16 && is_intel();
+        let fastest = available().rfind(|isa| !slow(isa)).unwrap_or(Isa::Scalar);
         match std::env::var(ISA_VARIABLE) {
             Ok(name) if !name.is_empty() => {
                 let forced: Isa = name.parse()?;
                 if forced.is_available() {
                     Ok(forced)
                 } else {
-                    Err(IsaError::Missing(forced, best))
+                    Err(IsaError::Missing(forced, available().next_back().unwrap_or(fastest)))
                 }
             }
-            _ => Ok(best),
+            _ => Ok(fastest),
         }
     }
 
@@ -127,9 +129,8 @@ impl Isa {
     }
 }
 
-/// Whether this is a processor of Intel's. Those multiply bf16 numbers in vector registers at half the
-/// speed of f32 (measured on Emerald Rapids: 88 and 177 GFLOP/s a core), where a hypervisor hides their
-/// tiles.
+/// Whether this is a processor of Intel's. In vector registers those multiply bf16 numbers at half the speed
+/// of f32: 88 and 177 GFLOP/s a core on Emerald Rapids, the one measured.
 fn is_intel() -> bool {
     #[cfg(target_arch = "x86_64")]
     {

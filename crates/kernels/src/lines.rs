@@ -1,7 +1,7 @@
 //! Memory for numbers that begins at a cache line: a vector then lies in one line, not in two.
 
 /// Numbers, the first of them where a cache line begins.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Lines {
     data: Vec<f32>,
     start: usize,
@@ -26,12 +26,15 @@ impl Lines {
     /// The first `count` numbers.
     ///
     /// # Panics
-    /// There is no room for them; likewise below.
+    /// There is no room for them.
     pub fn first(&self, count: usize) -> &[f32] {
         &self.data[self.start..][..count]
     }
 
     /// The first `count` numbers.
+    ///
+    /// # Panics
+    /// There is no room for them.
     pub fn first_mut(&mut self, count: usize) -> &mut [f32] {
         &mut self.data[self.start..][..count]
     }
@@ -45,7 +48,7 @@ impl Lines {
     }
 
     /// From number `index` on.
-    pub(crate) fn from(&self, index: usize) -> *const f32 {
+    pub(crate) fn at(&self, index: usize) -> *const f32 {
         self.data[self.start + index..].as_ptr()
     }
 

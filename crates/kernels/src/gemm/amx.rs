@@ -1,9 +1,8 @@
 //! Products on Intel's matrix tiles (AMX): a tile holds 16 rows of 64 bytes, and one instruction
 //! multiplies 16 × 32 bf16 numbers by 32 × 16, or 16 × 64 integers by 64 × 16. The sums of 32 rows and
 //! a panel's 32 columns stay in four tiles; the other four take what is multiplied, from A's copy and
-//! from B's panel as they lie there. (Each of them is used twice. Six tiles of sums would read less, but
-//! left one for A and one for B, and every product waits for a load of its own: a step of RoBERTa-base
-//! shapes took 3.2 s instead of 2.3 s on two cores of Emerald Rapids.)
+//! from B's panel as they lie there, each for two products. (Six tiles of sums would read less, but leave
+//! one for A and one for B: every product would wait for a load of its own.)
 //!
 //! A's copy is of tiles too: of each 32 rows, step after step along K, the upper tile and the lower one,
 //! 16 rows × [`UNITS`] units each. Both factors are filled up with zeros to whole tiles along K (see
@@ -18,6 +17,7 @@ use crate::Lines;
 use crate::simd::{Avx512, Simd};
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Rows of one tile.
@@ -134,27 +134,30 @@ pub(super) unsafe fn panel_product(call: &Call<'_>, panel: &Panel) {
     }
 }
 
-/// The sums of [`ROWS`] rows: numbers, or bits of integers.
+/// Room for the sums of [`ROWS`] rows: numbers, or bits of integers.
 #[repr(align(64))]
-struct Sums([[f32; WIDTH]; ROWS]);
+struct Sums(MaybeUninit<[[f32; WIDTH]; ROWS]>);
 
 impl Sums {
-    const NEW: Sums = Sums([[0.0; WIDTH]; ROWS]);
-
     /// Eight rows of NV vectors.
+    ///
+    /// # Safety
+    /// Sums were stored here; the processor has AVX-512.
     #[inline(always)]
     unsafe fn load<const NV: usize>(&self, first: usize) -> [[__m512; NV]; layout::ROWS] {
-        let rows = &self.0[first..first + layout::ROWS];
-        std::array::from_fn(|i| {
-            // SAFETY: NV vectors lie in a row; the caller vouches for the instruction set.
-            std::array::from_fn(|v| unsafe { Avx512::load(rows[i][16 * v..].as_ptr()) })
-        })
+        // SAFETY: `store` writes all of them; NV vectors lie in a row; the caller vouches for the rest.
+        unsafe {
+            let rows = &self.0.assume_init_ref()[first..first + layout::ROWS];
+            std::array::from_fn(|i| {
+                std::array::from_fn(|v| Avx512::load(rows[i][16 * v..].as_ptr()))
+            })
+        }
     }
 }
 
 #[inline(always)]
 unsafe fn rows<const NV: usize>(call: &Call<'_>, panel: &Panel) {
-    let mut sums = Sums::NEW;
+    let mut sums = Sums(MaybeUninit::uninit());
     // SAFETY: A's copies cover the rows, rounded up to ROWS, and whole tiles along K, as the panels do.
     unsafe {
         configure();
@@ -207,7 +210,7 @@ unsafe fn integer_rows<const NV: usize>(call: &Call<'_>, panel: &Panel, integers
     let Integers { codes, weight, .. } = integers;
     let [quads, thin_units] = call.units;
     let scales = weight.scales()[panel.columns.first..][..NV * 16].as_ptr();
-    let (mut sums, mut thin) = (Sums::NEW, Sums::NEW);
+    let [mut sums, mut thin] = [(); 2].map(|()| Sums(MaybeUninit::uninit()));
     // SAFETY: as in `rows`; there are NV vectors of scales.
     unsafe {
         configure();
@@ -293,6 +296,7 @@ unsafe fn clear() {
 
 #[inline(always)]
 unsafe fn store(sums: &mut Sums) {
+    let upper = sums.0.as_mut_ptr().cast::<f32>();
     // SAFETY: 32 rows of 128 bytes are written.
     unsafe {
         asm!(
@@ -300,8 +304,8 @@ unsafe fn store(sums: &mut Sums) {
             "tilestored [{upper} + 1*{width} + 64], tmm1",
             "tilestored [{lower} + 1*{width}], tmm2",
             "tilestored [{lower} + 1*{width} + 64], tmm3",
-            upper = in(reg) sums.0.as_mut_ptr(),
-            lower = in(reg) sums.0[HALF..].as_mut_ptr(),
+            upper = in(reg) upper,
+            lower = in(reg) upper.add(HALF * WIDTH),
             width = in(reg) WIDTH * size_of::<f32>(),
             options(nostack, preserves_flags),
         );

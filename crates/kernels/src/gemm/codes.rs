@@ -95,9 +95,10 @@ impl Codes {
         }
     }
 
-    /// Quads of the tile of rows that begins at `row`, a multiple of [`ROWS`] beyond the first.
+    /// Quads of the tile of rows that begins at `row`, a multiple of [`ROWS`] beyond
+    /// the first, or of [`TILE_ROWS`] for matrix tiles.
     pub(super) fn tile(&self, row: usize, quads: usize) -> *const f32 {
-        self.quads.from(row * quads)
+        self.quads.at(row * quads)
     }
 
     /// What a step of each row of the tile at `row` stands for.

@@ -12,7 +12,7 @@ use crate::{Isa, Lines, Precision};
 use std::ops::Range;
 
 /// Copies rows `first..first + count` of A, columns `steps`, into `copy` as tiles of [`ROWS`] rows,
-/// unit by unit; rows up to the next whole tile are zeroed.
+/// unit by unit; rows up to the next whole tile are zeroed. Matrix tiles have a copy of their own kind.
 pub(super) fn copy_rows(
     isa: Isa,
     a: Matrix<'_>,

@@ -1,9 +1,9 @@
 //! `C = α·A·B (+ bias) (+ C)` with B packed into panels: once at load for frozen weights, into
 //! scratch for everything else.
 //!
-//! Layout of a packed B: K is cut into blocks of [`KC`]; each block holds panels of `NR` columns
-//! (3 vectors; the last panel as few vectors as it needs), each panel one row of `NR` units per
-//! step of K. A unit is one f32, or for native bf16 a pair of bf16 from neighbouring rows. A is
+//! Layout of a packed B: K is cut into blocks of up to [`KC`] units; each block holds panels of `NR` columns
+//! (3 vectors, on matrix tiles 2; the last panel as few vectors as it needs), each panel one row of `NR` units
+//! per step of K. A unit is one f32, or for native bf16 a pair of bf16 from neighbouring rows. A is
 //! read through a copy of one row block in tiles of 8 rows, the 8 units of a step side by side;
 //! matrix tiles have another copy (see `amx.rs`).
 //!
@@ -63,7 +63,8 @@ pub struct Epilogue<'a> {
 }
 
 /// `z·B` of low rank: z [M, r], B [r, N] packed for the same instruction set and precision. Its r
-/// steps are appended to the K of the product it is added to, whose sums stay in registers.
+/// steps are appended to the K of the product it is added to, whose sums stay in registers, where panels
+/// of both have the same columns.
 #[derive(Clone, Copy, Debug)]
 pub struct LowRank<'a> {
     /// z.
@@ -311,7 +312,7 @@ pub(crate) unsafe fn block_product(
     let mut multiply = |(block, steps): (usize, &Range<usize>), a: &Lines, panel: usize| {
         let thin = epilogue.low_rank.filter(|_| block == last);
         let call = tile::Call {
-            a: [a.from(0), thin_rows.from(0)],
+            a: [a.at(0), thin_rows.at(0)],
             rows: rows.len(),
             units: [layout.units(steps), thin.map_or(0, |_| thin_units)],
             c: output.data,
@@ -380,7 +381,7 @@ unsafe fn integer_product(
     let thin = epilogue.low_rank;
     let thin_units = thin.map_or(0, |thin| thin.copy_rows(isa, &rows, thin_rows));
     let call = tile::Call {
-        a: [std::ptr::null(), thin_rows.from(0)],
+        a: [std::ptr::null(), thin_rows.at(0)],
         rows: rows.len(),
         units: [layout.units(&(0..layout.rows)), thin_units],
         c: output.data,

@@ -10,7 +10,7 @@ use crate::{Isa, Lines, Precision};
 use std::ops::Range;
 
 /// A [K, N] matrix in the panel layout of one instruction set.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct PackedMatrix {
     pub(super) layout: Layout,
     data: Lines,
@@ -68,7 +68,7 @@ impl PackedMatrix {
 
     /// The units of one panel of one block.
     pub(super) fn panel(&self, block: usize, panel: usize) -> *const f32 {
-        self.data.from(self.layout.panel_start(block, panel))
+        self.data.at(self.layout.panel_start(block, panel))
     }
 }
 

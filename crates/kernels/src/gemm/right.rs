@@ -4,7 +4,7 @@ use super::layout::Layout;
 use super::pack::{PackPanel, PackedMatrix};
 use super::{KC, Matrix};
 use crate::quantized::{Int8Matrix, QuantizedMatrix};
-use crate::{Isa, Precision};
+use crate::{Isa, Lines, Precision};
 use std::ops::Range;
 
 /// B [K, N] of a product.
@@ -75,7 +75,7 @@ impl<'a> Right<'a> {
         let width = columns.vectors * layout.lanes;
         let Unpacked { strip, units } = scratch;
         strip.resize(STRIP * width, 0.0);
-        units.resize(KC * width, 0.0);
+        let taken = units.take(KC * width);
         for first in steps.clone().step_by(STRIP) {
             let rows = first..(first + STRIP).min(steps.end);
             let (count, part) = (rows.len(), columns.first..columns.first + columns.count);
@@ -88,11 +88,11 @@ impl<'a> Right<'a> {
                 Matrix::new(strip, count, columns.count)
             };
             let start = (first - steps.start) / layout.pair * width;
-            let out = &mut units[start..][..layout.units(&rows) * width];
+            let out = &mut taken[start..][..layout.units(&rows) * width];
             PackPanel { b, steps: 0..count, column: 0, columns: columns.count, width, out }
                 .pack(isa, layout);
         }
-        units.as_ptr()
+        units.at(0)
     }
 }
 
@@ -100,5 +100,5 @@ impl<'a> Right<'a> {
 #[derive(Default)]
 pub(super) struct Unpacked {
     strip: Vec<f32>,
-    units: Vec<f32>,
+    units: Lines,
 }

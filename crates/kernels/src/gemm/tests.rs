@@ -249,17 +249,16 @@ fn a_quantised_matrix_multiplies_as_its_dequantised_numbers() {
                     let a = numbers(m * dense.rows, 4);
                     let a = Matrix::new(&a, m, dense.rows);
                     let right = Right::Quantized { weight, transposed, precision };
-                    let [mut c, mut expected] = [(); 2].map(|()| vec![0.0; m * dense.columns]);
-                    gemm(isa, a, right, &mut c, Epilogue::default());
-                    gemm_unpacked(
-                        isa,
-                        precision,
-                        a,
-                        dense,
-                        &mut expected,
-                        Epilogue::default(),
-                        &mut PackedMatrix::default(),
-                    );
+                    let (z, thin) = (numbers(m * 8, 5), numbers(8 * dense.columns, 6));
+                    let thin = Matrix::new(&thin, 8, dense.columns);
+                    let thin = PackedMatrix::new(isa, precision, thin);
+                    let low_rank = Some(LowRank { z: Matrix::new(&z, m, 8), b: &thin });
+                    let epilogue =
+                        Epilogue { alpha: 0.5, accumulate: true, low_rank, ..Epilogue::default() };
+                    let [mut c, mut expected] = [(); 2].map(|()| numbers(m * dense.columns, 7));
+                    gemm(isa, a, right, &mut c, epilogue);
+                    let scratch = &mut PackedMatrix::default();
+                    gemm_unpacked(isa, precision, a, dense, &mut expected, epilogue, scratch);
                     assert_eq!(c, expected, "{isa} {precision:?} {transposed}");
                 }
             }

@@ -256,3 +256,52 @@ fn what_comes_after_equals_a_pass_of_its_own() {
         assert_eq!(c, whole, "{isa} {precision:?}");
     }
 }
+
+/// Every part of the epilogue with every other one; the last rank is of more steps than a block has, so that
+/// its product is added in a pass of its own.
+#[test]
+fn parts_of_the_epilogue_go_together() {
+    for (m, k, n, r) in [(7, 3, 15, 2), (33, 65, 49, 8), (9, 20, 50, 769)] {
+        let (x, w) = (numbers(m * k, 1, 23), numbers(n * k, 2, 0));
+        let (bias, before) = (numbers(n, 3, 0), numbers(m * n, 4, 0));
+        let (z, thin) = (numbers(m * r, 5, 0), numbers(r * n, 6, 0));
+        let expected = reference(&x, &w, k);
+        for (isa, precision) in
+            available().flat_map(|isa| [(isa, Precision::F32), (isa, Precision::Bf16)])
+        {
+            let weight = quantize(isa, &w, k);
+            let packed = PackedMatrix::new(isa, precision, Matrix::new(&thin, r, n));
+            let rounded = |x: f32| match precision {
+                Precision::F32 => f64::from(x),
+                Precision::Bf16 => f64::from(half::bf16::from_f32(x).to_f32()),
+            };
+            for parts in 0..16 {
+                let [scaled, accumulate, biased, low] = [1, 2, 4, 8].map(|bit| parts & bit > 0);
+                let epilogue = Epilogue {
+                    alpha: if scaled { 0.5 } else { 1.0 },
+                    accumulate,
+                    bias: biased.then_some(&bias[..]),
+                    low_rank: low.then_some(LowRank { z: Matrix::new(&z, m, r), b: &packed }),
+                };
+                let mut c = if accumulate { before.clone() } else { vec![f32::NAN; m * n] };
+                let right = right(&weight, precision);
+                gemm(isa, Matrix::new(&x, m, k), right, &mut c, epilogue);
+                for (at, &c) in c.iter().enumerate() {
+                    let (row, column) = (at / n, at % n);
+                    let product =
+                        |step| rounded(z[row * r + step]) * rounded(thin[step * n + column]);
+                    let mut sum = expected[at].0;
+                    sum += if low { (0..r).map(product).sum() } else { 0.0 };
+                    sum *= f64::from(epilogue.alpha);
+                    sum += if biased { f64::from(bias[column]) } else { 0.0 };
+                    sum += if accumulate { f64::from(before[at]) } else { 0.0 };
+                    let bound = expected[at].1 + 1e-5 * (1.0 + r as f64).sqrt();
+                    assert!(
+                        (f64::from(c) - sum).abs() <= bound,
+                        "{isa} {precision:?} {m}×{k}×{n} r {r} {epilogue:?} at {at}: {c} for {sum}"
+                    );
+                }
+            }
+        }
+    }
+}
