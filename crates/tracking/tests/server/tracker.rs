@@ -311,7 +311,7 @@ fn trouble_with_every_call(server: &real::Server, trouble: Trouble) {
     log_all(&mut run, scene.place.path(), 10);
     assert!(start.elapsed() < Duration::from_secs(5), "{trouble:?}");
     run.finish(Status::Finished, 1_700_000_009_000).expect("finishes");
-    assert!(!run.is_behind(), "{trouble:?}");
+    assert!(!run.is_behind(), "{trouble:?}, after {:?}", proxy.calm());
     drop(run);
     let hit = proxy.calm();
     let synced = scene.sync(false).expect("equal");
