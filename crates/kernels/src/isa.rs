@@ -5,8 +5,7 @@ use std::str::FromStr;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 use std::sync::LazyLock;
 
-/// An instruction set for which every kernel has a variant; the later ones have the earlier ones'
-/// instructions.
+/// An instruction set for which every kernel has a variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
     /// Plain Rust; what the compiler's baseline gives (SSE2 on x86-64, NEON on AArch64).
@@ -141,9 +140,9 @@ fn is_intel() -> bool {
     false
 }
 
-/// Whether the processor has tiles of bf16 and 8-bit integers, and the system lets this process use them: Linux keeps them
-/// back until they are asked for (its documentation, "Using XSTATE features in user space
-/// applications").
+/// Whether the processor has tiles of bf16 and 8-bit integers, and the system lets this process use them:
+/// Linux keeps them back until they are asked for (its documentation, "Using XSTATE features in user
+/// space applications").
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn has_amx() -> bool {
     use std::arch::x86_64::__cpuid_count;

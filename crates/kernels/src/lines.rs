@@ -42,6 +42,8 @@ impl Lines {
     /// The first `count` numbers, which hold anything; room is made for them.
     pub(crate) fn take(&mut self, count: usize) -> &mut [f32] {
         if self.capacity() < count {
+            // Never both at a time.
+            drop(std::mem::take(self));
             *self = Lines::new(count);
         }
         self.first_mut(count)
