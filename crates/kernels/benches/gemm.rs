@@ -289,7 +289,7 @@ mod x86 {
         (2 * 64 * sums.len()) as f64
     }
 
-    /// As [`int8_avx512`].
+    /// As [`int8_avx512`], but signs are bits to be inverted.
     ///
     /// # Safety
     /// The processor has AVX2.
@@ -297,12 +297,13 @@ mod x86 {
     pub(super) unsafe fn int8_avx2(steps: usize) -> f64 {
         let mut sums = [_mm256_setzero_si256(); 10];
         let x = std::hint::black_box(_mm256_set1_epi8(3));
+        let signs = std::hint::black_box(_mm256_set1_epi16(0xff));
         let mut y = std::hint::black_box(_mm256_set1_epi8(-5));
         let ones = std::hint::black_box(_mm256_set1_epi16(1));
         for _ in 0..steps {
             for sum in &mut sums {
                 unsafe { asm!("/* {0} */", inout(ymm_reg) y, options(pure, nomem, nostack)) };
-                let pairs = _mm256_maddubs_epi16(x, _mm256_sign_epi8(y, x));
+                let pairs = _mm256_maddubs_epi16(x, _mm256_xor_si256(y, signs));
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
             }
         }

@@ -10,6 +10,8 @@
 //! answer would depend on the texts beside it. Nor are rows rounded to f16 first.
 
 use super::Matrix;
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
 use super::layout::{ROWS, TILE_ROWS, TILE_UNITS};
 use crate::quantized::QUAD;
 use crate::simd::{self, Kernel, Simd};
@@ -23,8 +25,13 @@ pub(super) const OUTLIER: f32 = 6.0;
 #[derive(Default)]
 pub(super) struct Codes {
     /// In a tile, quad after quad, those of its rows side by side; zeros fill up the last quad. For matrix
-    /// tiles as `amx.rs` has them: of 32 rows, row after row, sixteen quads, then the next sixteen.
+    /// tiles as `amx.rs` has them: of 32 rows, row after row, sixteen quads, then the next sixteen. For AVX2
+    /// twice as many, signs and magnitudes (see `avx2.rs`).
     quads: Lines,
+    /// A tile whose signs are not apart yet.
+    signed: Lines,
+    /// What each row's sums of integers begin with, where signs are apart.
+    starts: Vec<i32>,
     /// What a step of each row's codes stands for: m/127.
     scales: Vec<f32>,
     /// Of all tiles, and how many there are up to each tile's end.
@@ -52,8 +59,11 @@ impl Codes {
             Order::AlongK => a.columns.div_ceil(QUAD).next_multiple_of(TILE_UNITS),
         };
         let tiles = rows.len().div_ceil(ROWS);
-        let codes = self.quads.take(rows.len().next_multiple_of(TILE_ROWS) * quads);
+        let apart = has_signs_apart(isa);
+        let codes = rows.len().next_multiple_of(TILE_ROWS) * quads;
+        let codes = self.quads.take(if apart { 2 * codes } else { codes });
         self.scales.resize(self.scales.len().max(tiles * ROWS), 0.0);
+        self.starts.resize(self.starts.len().max(tiles * ROWS), 0);
         self.outliers.clear();
         self.ends.clear();
         for index in 0..tiles {
@@ -72,7 +82,13 @@ impl Codes {
             // Rows beyond the last one repeat it; no one reads their results.
             let rows: [&[f32]; ROWS] =
                 std::array::from_fn(|i| &data[i.min(valid - 1) * stride..][..a.columns]);
-            let tile = &mut codes[order.start(index, quads)..];
+            let start = order.start(index, quads);
+            let (tile, apart) = if apart {
+                let units = quads * ROWS;
+                (self.signed.take(units), Some(&mut codes[2 * start..][..2 * units]))
+            } else {
+                (&mut codes[start..], None)
+            };
             self.places.clear();
             let places = &mut self.places;
             let next = if a.column_stride == 1 { ROWS * stride } else { 0 };
@@ -91,14 +107,26 @@ impl Codes {
                 }
                 self.outliers.push(Outlier { column, x });
             }
+            #[cfg(target_arch = "x86_64")]
+            if let Some(apart) = apart {
+                // SAFETY: signs are apart on AVX2, which `simd::run` found to be there.
+                let starts = unsafe { avx2::take_signs_apart(tile, apart) };
+                self.starts[index * ROWS..][..ROWS].copy_from_slice(&starts);
+            }
             self.ends.push(self.outliers.len());
         }
     }
 
     /// Quads of the tile of rows that begins at `row`, a multiple of [`ROWS`] beyond
-    /// the first, or of [`TILE_ROWS`] for matrix tiles.
-    pub(super) fn tile(&self, row: usize, quads: usize) -> *const f32 {
-        self.quads.at(row * quads)
+    /// the first, or of [`TILE_ROWS`] for matrix tiles; `units` of each row, twice the quads where signs
+    /// are apart.
+    pub(super) fn tile(&self, row: usize, units: usize) -> *const f32 {
+        self.quads.at(row * units)
+    }
+
+    /// What sums of each row of the tile at `row` begin with, where signs are apart.
+    pub(super) fn starts(&self, row: usize) -> &[i32] {
+        &self.starts[row..]
     }
 
     /// What a step of each row of the tile at `row` stands for.
@@ -112,6 +140,11 @@ impl Codes {
         let start = if tile == 0 { 0 } else { self.ends[tile - 1] };
         &self.outliers[start..self.ends[tile]]
     }
+}
+
+/// Whether a code's sign is apart from its magnitude.
+fn has_signs_apart(isa: Isa) -> bool {
+    isa == Isa::Avx2
 }
 
 /// How quads of [`ROWS`] rows lie.

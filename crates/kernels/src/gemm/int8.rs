@@ -9,10 +9,13 @@
 //!
 //! Where the processor multiplies unsigned by signed bytes natively (VNNI), x's codes are offset by
 //! 128, and sums begin at −128 times the column's sum of codes. Matrix tiles (see `amx.rs`) multiply
-//! signed bytes. Elsewhere signs are moved to W's codes, so that two products fit 16 bits.
+//! signed bytes. Elsewhere signs are moved to W's codes, so that two products fit 16 bits; on AVX2 that is
+//! prepared (see `avx2.rs`).
 
 #[cfg(target_arch = "x86_64")]
 use super::amx;
+#[cfg(target_arch = "x86_64")]
+use super::avx2::{SignsApart, SixteenRegisters};
 use super::codes::{Codes, Outlier};
 use super::layout::ROWS;
 #[cfg(target_arch = "x86_64")]
@@ -65,6 +68,11 @@ pub(super) unsafe fn panel_product(
             }
         };
     }
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx2 {
+        // SAFETY: passed on to the caller; W was quantised for AVX2, which `simd::run` found to be there.
+        return unsafe { avx2(call, &panel, integers) };
+    }
     simd::run(isa, PanelProduct { call, panel, integers });
 }
 
@@ -90,6 +98,20 @@ impl Kernel for PanelProduct<'_> {
                 (_, 2) => rows::<S, Signed, F32, 4, 2>(call, panel, integers),
                 (_, _) => rows::<S, Signed, F32, 4, 3>(call, panel, integers),
             }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2(call: &Call<'_>, panel: &Panel, integers: &Integers<'_>) {
+    use crate::simd::Avx2;
+    // SAFETY: `panel_product`'s contract.
+    unsafe {
+        match panel.columns.vectors {
+            1 => rows::<Avx2, SignsApart, F32, 4, 1>(call, panel, integers),
+            2 => rows::<Avx2, SignsApart, F32, 4, 2>(call, panel, integers),
+            _ => rows::<Avx2, SignsApart, SixteenRegisters, 4, 3>(call, panel, integers),
         }
     }
 }
@@ -125,8 +147,15 @@ unsafe fn vnni_bf16(call: &Call<'_>, panel: &Panel, integers: &Integers<'_>) {
 
 /// How units of four integers are multiplied and added.
 trait Quads<S: Simd>: Product<S> {
-    /// Whether x's codes are offset by 128.
-    const OFFSET: bool;
+    /// Units that a quad of x takes.
+    const UNITS: usize = 1;
+
+    /// What the sums of MR rows of x, from `row` on, and NV vectors of columns, from `column` on, begin with.
+    unsafe fn starts<const MR: usize, const NV: usize>(
+        integers: &Integers<'_>,
+        row: usize,
+        column: usize,
+    ) -> [[S::F; NV]; MR];
 }
 
 /// Both factors are signed.
@@ -141,16 +170,51 @@ impl<S: Simd> Product<S> for Signed {
 }
 
 impl<S: Simd> Quads<S> for Signed {
-    const OFFSET: bool = false;
+    #[inline(always)]
+    unsafe fn starts<const MR: usize, const NV: usize>(
+        _: &Integers<'_>,
+        _: usize,
+        _: usize,
+    ) -> [[S::F; NV]; MR] {
+        // SAFETY: the caller vouches for `S`.
+        unsafe { [[S::splat(0.0); NV]; MR] }
+    }
 }
 
-/// Those of x are unsigned.
+#[cfg(target_arch = "x86_64")]
+impl Quads<crate::simd::Avx2> for SignsApart {
+    const UNITS: usize = 2;
+
+    #[inline(always)]
+    unsafe fn starts<const MR: usize, const NV: usize>(
+        integers: &Integers<'_>,
+        row: usize,
+        _: usize,
+    ) -> [[__m256; NV]; MR] {
+        let starts = &integers.codes.starts(row)[..MR];
+        // SAFETY: the caller vouches for AVX2.
+        std::array::from_fn(|i| unsafe { [_mm256_castsi256_ps(_mm256_set1_epi32(starts[i])); NV] })
+    }
+}
+
+/// Those of x are offset by 128, which makes them unsigned.
 #[cfg(target_arch = "x86_64")]
 struct Vnni;
 
 #[cfg(target_arch = "x86_64")]
 impl Quads<crate::simd::Avx512> for Vnni {
-    const OFFSET: bool = true;
+    #[inline(always)]
+    unsafe fn starts<const MR: usize, const NV: usize>(
+        integers: &Integers<'_>,
+        _: usize,
+        column: usize,
+    ) -> [[__m512; NV]; MR] {
+        let offsets = &integers.weight.offsets()[column..][..NV * 16];
+        // SAFETY: 16 offsets for each vector; the caller vouches for AVX-512.
+        let columns =
+            std::array::from_fn(|v| unsafe { _mm512_loadu_ps(offsets[v * 16..].as_ptr().cast()) });
+        [columns; MR]
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -178,19 +242,14 @@ unsafe fn rows<S: Simd, Q: Quads<S>, P: Product<S>, const MR: usize, const NV: u
     // multiple of MR; offsets and scales of W are padded to whole vectors.
     unsafe {
         let first = panel.columns.first;
-        let mut offsets = [S::splat(0.0); NV];
-        if Q::OFFSET {
-            for (v, offset) in offsets.iter_mut().enumerate() {
-                *offset = S::load(weight.offsets()[first + v * S::LANES..].as_ptr().cast());
-            }
-        }
         let scales = weight.scales()[first..][..NV * S::LANES].as_ptr();
         let mut i = 0;
         while i < call.rows {
             let (tile, within) = (i / ROWS * ROWS, i % ROWS);
             tile::fetch_targets::<S, MR, NV>(call, panel, i);
-            let a = codes.tile(tile, quads).wrapping_add(within);
-            let sums = Q::tile::<MR, NV>(a, panel.data[0], quads, [offsets; MR]);
+            let a = codes.tile(tile, quads * Q::UNITS).wrapping_add(within);
+            let starts = Q::starts::<MR, NV>(integers, i, first);
+            let sums = Q::tile::<MR, NV>(a, panel.data[0], quads, starts);
             let rows = (*codes, tile, within);
             let mut sums = scaled::<S, MR, NV>(sums, rows, (panel.data[0], scales));
             if call.units[1] > 0 {
