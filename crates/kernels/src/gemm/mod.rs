@@ -1,7 +1,7 @@
 //! `C = α·A·B (+ bias) (+ C)` with B packed into panels: once at load for frozen weights, into
 //! scratch for everything else.
 //!
-//! Layout of a packed B: K is cut into blocks of up to [`KC`] units; each block holds panels of `NR` columns
+//! Layout of a packed B: K is cut into blocks; each block holds panels of `NR` columns
 //! (3 vectors, on matrix tiles 2; the last panel as few vectors as it needs), each panel one row of `NR` units
 //! per step of K. A unit is one f32, or for native bf16 a pair of bf16 from neighbouring rows. A is
 //! read through a copy of one row block in tiles of 8 rows, the 8 units of a step side by side;
@@ -40,10 +40,9 @@ use right::Unpacked;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Most steps of K per block.
-pub(crate) const KC: usize = 384;
 /// Fewest and most rows of A per block. A block passes over all of B, which comes from L3 or memory:
-/// the more rows, the less that costs. With `KC` steps 256 rows take 384 KiB, beside the panel in L2.
+/// the more rows, the less that costs. Of 384 steps 256 rows take 384 KiB, beside the panel in L2; of 768 they
+/// reach into L3, and a product takes as long as with half the rows.
 const MC_LEAST: usize = 64;
 const MC: usize = 256;
 /// Most rows where B is dequantised for each block: A's copy then reaches into L3, which costs less.

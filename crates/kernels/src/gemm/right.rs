@@ -1,8 +1,8 @@
 //! The right-hand matrix of a product: packed, or quantised and unpacked panel by panel.
 
+use super::Matrix;
 use super::layout::Layout;
 use super::pack::{PackPanel, PackedMatrix};
-use super::{KC, Matrix};
 use crate::quantized::{Int8Matrix, QuantizedMatrix};
 use crate::{Isa, Lines, Precision};
 use std::ops::Range;
@@ -75,7 +75,7 @@ impl<'a> Right<'a> {
         let width = columns.vectors * layout.lanes;
         let Unpacked { strip, units } = scratch;
         strip.resize(STRIP * width, 0.0);
-        let taken = units.take(KC * width);
+        let taken = units.take(layout.block_units() * width);
         for first in steps.clone().step_by(STRIP) {
             let rows = first..(first + STRIP).min(steps.end);
             let (count, part) = (rows.len(), columns.first..columns.first + columns.count);

@@ -1,3 +1,4 @@
+use super::layout::KC;
 use super::*;
 use proptest::prelude::*;
 
