@@ -18,8 +18,18 @@ pub type Text = (Option<usize>, String);
 pub enum Texts {
     /// All are there.
     Given(IntoIter<Text>),
-    /// Lines of standard input, each with its line break, and how many were taken.
-    Lines(Receiver<Result<Vec<u8>, Error>>, usize),
+    /// Lines of standard input.
+    Lines(Lines),
+}
+
+/// Lines of standard input, as they come.
+pub struct Lines {
+    /// Each with its line break.
+    lines: Receiver<Result<Vec<u8>, Error>>,
+    /// How many were taken.
+    taken: usize,
+    /// What ended them, while the texts before it are answered.
+    ended: Option<anyhow::Error>,
 }
 
 impl Texts {
@@ -58,7 +68,7 @@ impl Texts {
                 }
             }
         });
-        Texts::Lines(lines, 0)
+        Texts::Lines(Lines { lines, taken: 0, ended: None })
     }
 
     /// How many there are, where that is known.
@@ -72,25 +82,39 @@ impl Texts {
     /// The next, in order; none at the end.
     ///
     /// # Errors
-    /// Standard input cannot be read, or a line of it is not UTF-8.
+    /// Standard input cannot be read, or a line of it is not UTF-8: told once the texts before it are taken.
     pub fn next(&mut self) -> Result<Vec<Text>> {
-        let (lines, taken) = match self {
+        let lines = match self {
             Texts::Given(texts) => return Ok(texts.take(TOGETHER).collect()),
-            Texts::Lines(lines, taken) => (lines, taken),
+            Texts::Lines(lines) => lines,
         };
-        let first = lines.recv().into_iter();
         let mut texts = Vec::new();
-        for line in first.chain(lines.try_iter()).take(TOGETHER) {
-            let mut line = line.context("cannot read standard input")?;
-            *taken += 1;
-            if line.pop_if(|last| *last == b'\n').is_some() {
-                line.pop_if(|last| *last == b'\r');
+        while lines.ended.is_none() && texts.len() < TOGETHER {
+            match lines.next(texts.is_empty()) {
+                Ok(Some(text)) => texts.push((None, text)),
+                Ok(None) => break,
+                Err(error) => lines.ended = Some(error),
             }
-            let text = String::from_utf8(line);
-            let text =
-                text.map_err(|_| anyhow!("line {taken} of standard input is not UTF-8 text"))?;
-            texts.push((None, text));
         }
-        Ok(texts)
+        match lines.ended.take_if(|_| texts.is_empty()) {
+            Some(error) => Err(error),
+            None => Ok(texts),
+        }
+    }
+}
+
+impl Lines {
+    /// The next line, if there is one; it is waited for if need be.
+    fn next(&mut self, wait: bool) -> Result<Option<String>> {
+        let line = if wait { self.lines.recv().ok() } else { self.lines.try_recv().ok() };
+        let Some(line) = line else { return Ok(None) };
+        let mut line = line.context("cannot read standard input")?;
+        self.taken += 1;
+        if line.pop_if(|last| *last == b'\n').is_some() {
+            line.pop_if(|last| *last == b'\r');
+        }
+        let number = self.taken;
+        let text = String::from_utf8(line);
+        text.map(Some).map_err(|_| anyhow!("line {number} of standard input is not UTF-8 text"))
     }
 }

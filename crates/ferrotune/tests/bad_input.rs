@@ -416,8 +416,11 @@ fn a_folder_without_model_cannot_answer() {
 fn texts_that_are_not_utf8_are_refused() {
     let scene = Scene::new();
     let run = scene.trained();
-    let answer = scene.run_with_input(&["predict", &run], b"we may end\n\xff\xfe\n");
-    answer.refused(&["line 2 of standard input is not UTF-8"]);
+    let answer = scene.run_with_input(&["predict", &run], b"we may end\n\xff\xfe\nyou may\n");
+    answer.ended(2, &["line 2 of standard input is not UTF-8"]);
+    // What came before it is answered, whether or not it came at once.
+    assert_eq!(answer.stdout.lines().count(), 1, "{}", answer.stdout);
+    assert!(answer.stdout.contains("we may end"), "{}", answer.stdout);
 }
 
 #[test]

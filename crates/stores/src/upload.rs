@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 /// Name of the list of what a collection holds. It is written last, and removed before what it lists
@@ -293,7 +293,11 @@ impl Sending<'_> {
         loop {
             while left > 0 && under_way.len() < PARTS {
                 let mut part = vec![0; (PART as u64).min(left) as usize];
-                file.read_exact(&mut part).map_err(|_| Error::Changed(entry.path.clone()))?;
+                file.read_exact(&mut part).map_err(|source| match source.kind() {
+                    // It is shorter than it was.
+                    ErrorKind::UnexpectedEof => Error::Changed(entry.path.clone()),
+                    _ => Error::Read { path: entry.path.clone(), source },
+                })?;
                 hash.update(&part);
                 let bytes = part.len() as u64;
                 left -= bytes;

@@ -2,10 +2,11 @@
 //! take them all. The compiler begins the next broadcast early, and then keeps a sum in memory, whose
 //! way there and back more than doubles the time of a step; so these are the instructions themselves.
 //!
-//! Bytes are multiplied unsigned by signed. Of a code of x therefore the magnitude is one factor, and its
-//! sign moves to the other: a code w of W becomes `!w` = −w − 1 where x is negative, which is one bitwise
-//! operation on any port, and what is 1 too few times |x| does not depend on W: sums begin with it. Two products
-//! fit 16 bits: at most 2·127·128.
+//! Bytes are multiplied unsigned by signed. Of a code x therefore the magnitude is one factor, and its sign
+//! moves to the other: where x is negative, a code w of W becomes `!w` = −w − 1, which is one bitwise operation
+//! on any vector port. |x|·`!w` is x·w − |x|, and the |x| that is missing does not depend on W: sums begin with
+//! it. Two products fit 16 bits: at most 2·127·128. The tile of quads takes 12 sums, ones, the signs and
+//! magnitudes of a row and a product: all 16 registers, so that columns come from memory.
 
 use super::layout::ROWS;
 use super::tile::Product;
@@ -245,12 +246,11 @@ unsafe fn four_by_three_quads(
     sums
 }
 
-/// Of a tile's signed codes, quad by quad those of its rows side by side, first all bits that are the sign (0 or
-/// −1 in each byte), then the magnitudes; returns for each row what its sums begin with, the sum of
-/// the magnitudes of negative codes.
+/// Splits a tile's codes: for every quad the signs of its [`ROWS`] rows come first (each byte 0 or −1), then
+/// their magnitudes. Returns what sums of each row begin with: the magnitudes of its negative codes, added up.
 ///
 /// # Panics
-/// `apart` does not have twice the length of `codes`, whole groups of [`ROWS`].
+/// `codes` is not whole quads of [`ROWS`] rows, or `apart` not twice as long.
 ///
 /// # Safety
 /// The processor has AVX2.
@@ -274,4 +274,84 @@ pub(super) unsafe fn take_signs_apart(codes: &[f32], apart: &mut [f32]) -> [i32;
     }
     // SAFETY: LANES integers of 32 bits.
     unsafe { std::mem::transmute(starts) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    /// A quad of bytes for each number.
+    fn quads(bytes: &[i8]) -> Vec<f32> {
+        let quad =
+            |quad: &[i8]| f32::from_ne_bytes(std::array::from_fn(|i| quad[i].cast_unsigned()));
+        bytes.chunks_exact(4).map(quad).collect()
+    }
+
+    /// # Safety
+    /// As [`SignsApart::tile`]'s.
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn tile<const NV: usize>(
+        a: *const f32,
+        b: *const f32,
+        units: usize,
+        starts: &[i32],
+    ) -> [[[i32; 8]; NV]; 4] {
+        // SAFETY: passed on to the caller; a vector is 8 integers of 32 bits.
+        unsafe {
+            let sums: [[__m256; NV]; 4] =
+                std::array::from_fn(|i| [_mm256_castsi256_ps(_mm256_set1_epi32(starts[i])); NV]);
+            std::mem::transmute_copy(&SignsApart::tile::<4, NV>(a, b, units, sums))
+        }
+    }
+
+    /// Both halves of a tile of rows against sums of 64 bits.
+    fn check<const NV: usize>(a: &[i8], b: &[i8], units: usize) {
+        let (mut apart, columns) = (vec![f32::NAN; 2 * units * ROWS], quads(b));
+        // SAFETY: the caller found AVX2; `apart` has `units` groups of 2·ROWS, `columns` of NV vectors.
+        let starts = unsafe { take_signs_apart(&quads(a), &mut apart) };
+        for half in [0, 4] {
+            let (rows, starts) = (apart.as_ptr().wrapping_add(half), &starts[half..]);
+            // SAFETY: as above.
+            let sums = unsafe { tile::<NV>(rows, columns.as_ptr(), units, starts) };
+            for (row, sums) in sums.iter().enumerate() {
+                for (column, &sum) in sums.iter().flatten().enumerate() {
+                    let product = |i: usize| {
+                        let (quad, byte) = (i / 4, i % 4);
+                        let x = a[(quad * ROWS + half + row) * 4 + byte];
+                        i64::from(x) * i64::from(b[(quad * 8 * NV + column) * 4 + byte])
+                    };
+                    let exact: i64 = (0..4 * units).map(product).sum();
+                    assert_eq!(i64::from(sum), exact, "{units} units, {NV} vectors, row {row}");
+                }
+            }
+        }
+    }
+
+    /// The extremes among them, and −128, which quantising never gives.
+    #[test]
+    fn sums_of_products_of_bytes_are_exact() {
+        if !Isa::Avx2.is_available() {
+            return;
+        }
+        for units in [0, 1, 2, 5, 193] {
+            for seed in 0..64usize {
+                let bytes = |count: usize, step: usize| -> Vec<i8> {
+                    let byte = |i: usize| match (i * step + seed) % 7 {
+                        0 => [-128, 127, -127, 0, 1, -1][i * 5 % 6],
+                        _ => ((i * step + seed * 37) % 256) as u8 as i8,
+                    };
+                    (0..count).map(byte).collect()
+                };
+                let a = bytes(units * ROWS * 4, 101);
+                check::<1>(&a, &bytes(units * 32, 59), units);
+                check::<2>(&a, &bytes(units * 2 * 32, 83), units);
+                check::<3>(&a, &bytes(units * 3 * 32, 29), units);
+            }
+            for (x, w) in [(-128, -128), (-128, 127), (127, -128), (127, 127), (-127, -128)] {
+                check::<1>(&vec![x; units * ROWS * 4], &vec![w; units * 32], units);
+                check::<3>(&vec![x; units * ROWS * 4], &vec![w; units * 3 * 32], units);
+            }
+        }
+    }
 }

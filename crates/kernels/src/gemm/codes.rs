@@ -59,9 +59,9 @@ impl Codes {
             Order::AlongK => a.columns.div_ceil(QUAD).next_multiple_of(TILE_UNITS),
         };
         let tiles = rows.len().div_ceil(ROWS);
-        let apart = has_signs_apart(isa);
-        let codes = rows.len().next_multiple_of(TILE_ROWS) * quads;
-        let codes = self.quads.take(if apart { 2 * codes } else { codes });
+        let apart = super::int8::has_signs_apart(isa);
+        let units = if apart { 2 * quads } else { quads };
+        let codes = self.quads.take(rows.len().next_multiple_of(TILE_ROWS) * units);
         self.scales.resize(self.scales.len().max(tiles * ROWS), 0.0);
         self.starts.resize(self.starts.len().max(tiles * ROWS), 0);
         self.outliers.clear();
@@ -83,7 +83,7 @@ impl Codes {
             let rows: [&[f32]; ROWS] =
                 std::array::from_fn(|i| &data[i.min(valid - 1) * stride..][..a.columns]);
             let start = order.start(index, quads);
-            let (tile, apart) = if apart {
+            let (tile, split) = if apart {
                 let units = quads * ROWS;
                 (self.signed.take(units), Some(&mut codes[2 * start..][..2 * units]))
             } else {
@@ -107,10 +107,8 @@ impl Codes {
                 }
                 self.outliers.push(Outlier { column, x });
             }
-            #[cfg(target_arch = "x86_64")]
-            if let Some(apart) = apart {
-                // SAFETY: signs are apart on AVX2, which `simd::run` found to be there.
-                let starts = unsafe { avx2::take_signs_apart(tile, apart) };
+            if let Some(split) = split {
+                let starts = take_signs_apart(tile, split);
                 self.starts[index * ROWS..][..ROWS].copy_from_slice(&starts);
             }
             self.ends.push(self.outliers.len());
@@ -125,6 +123,10 @@ impl Codes {
     }
 
     /// What sums of each row of the tile at `row` begin with, where signs are apart.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "only AVX2 has signs apart")
+    )]
     pub(super) fn starts(&self, row: usize) -> &[i32] {
         &self.starts[row..]
     }
@@ -142,9 +144,16 @@ impl Codes {
     }
 }
 
-/// Whether a code's sign is apart from its magnitude.
-fn has_signs_apart(isa: Isa) -> bool {
-    isa == Isa::Avx2
+/// See `avx2.rs`, which is the only one to have signs apart.
+#[cfg(target_arch = "x86_64")]
+fn take_signs_apart(codes: &[f32], apart: &mut [f32]) -> [i32; ROWS] {
+    // SAFETY: the codes are of a kernel that `simd::run` ran on AVX2.
+    unsafe { avx2::take_signs_apart(codes, apart) }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn take_signs_apart(_: &[f32], _: &mut [f32]) -> [i32; ROWS] {
+    unreachable!("AVX2 is another architecture's")
 }
 
 /// How quads of [`ROWS`] rows lie.

@@ -32,6 +32,11 @@ pub(super) fn flip(isa: Isa) -> u32 {
     if isa.has_vnni() && !isa.has_tiles() { 0x8080_8080 } else { 0 }
 }
 
+/// Whether signs of x's codes are apart from their magnitudes.
+pub(super) fn has_signs_apart(isa: Isa) -> bool {
+    isa == Isa::Avx2
+}
+
 /// The integers of one panel.
 pub(super) struct Integers<'a> {
     pub(super) codes: &'a Codes,
@@ -69,8 +74,8 @@ pub(super) unsafe fn panel_product(
         };
     }
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx2 {
-        // SAFETY: passed on to the caller; W was quantised for AVX2, which `simd::run` found to be there.
+    if has_signs_apart(isa) {
+        // SAFETY: passed on to the caller; the codes were made for AVX2, which `simd::run` then found.
         return unsafe { avx2(call, &panel, integers) };
     }
     simd::run(isa, PanelProduct { call, panel, integers });

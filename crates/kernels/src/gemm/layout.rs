@@ -42,9 +42,9 @@ pub(super) const TILE_UNITS: usize = 16;
 /// Most units along K in any block.
 pub(super) const KC: usize = 768;
 
-/// Most units along K per block. A panel of 48 columns then takes 72 KiB with AVX-512, one of 24 as much with
-/// AVX2; it comes from the L2 cache. From L1 it would come no faster, and at the end of a block sums go through
-/// C: with 192 units and AVX2 that took 4 % of the time.
+/// Most units along K per block. A panel of 48 columns then takes 72 KiB with AVX-512, one of 24 as much
+/// with AVX2; it comes from the L2 cache. From L1 it would come no faster, and at the end of a block sums go
+/// through C: with 192 units and AVX2 that took 4 % of the time.
 fn block_units(lanes: usize) -> usize {
     if lanes == 8 { KC } else { KC / 2 }
 }

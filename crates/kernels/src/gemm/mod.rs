@@ -41,8 +41,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 /// Fewest and most rows of A per block. A block passes over all of B, which comes from L3 or memory:
-/// the more rows, the less that costs. Of 384 steps 256 rows take 384 KiB, beside the panel in L2; of 768 they
-/// reach into L3, and a product takes as long as with half the rows.
+/// the more rows, the less that costs. Of 384 steps 256 rows take 384 KiB, beside the panel in L2; of AVX2's 768
+/// they reach into L3, and a product takes as long as with half the rows.
 const MC_LEAST: usize = 64;
 const MC: usize = 256;
 /// Most rows where B is dequantised for each block: A's copy then reaches into L3, which costs less.

@@ -98,6 +98,10 @@ impl Int8Matrix {
         &self.scales
     }
 
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "only x86-64 multiplies unsigned by signed bytes")
+    )]
     pub(crate) fn offsets(&self) -> &[i32] {
         &self.offsets
     }
