@@ -11,7 +11,7 @@
 
 use super::Matrix;
 #[cfg(target_arch = "x86_64")]
-use super::avx2;
+use super::int8::signs_apart;
 use super::layout::{ROWS, TILE_ROWS, TILE_UNITS};
 use crate::quantized::QUAD;
 use crate::simd::{self, Kernel, Simd};
@@ -26,7 +26,7 @@ pub(super) const OUTLIER: f32 = 6.0;
 pub(super) struct Codes {
     /// In a tile, quad after quad, those of its rows side by side; zeros fill up the last quad. For matrix
     /// tiles as `amx.rs` has them: of 32 rows, row after row, sixteen quads, then the next sixteen. For AVX2
-    /// twice as many, signs and magnitudes (see `avx2.rs`).
+    /// twice as many, signs and magnitudes (see `signs_apart.rs`).
     quads: Lines,
     /// A tile whose signs are not apart yet.
     signed: Lines,
@@ -144,11 +144,11 @@ impl Codes {
     }
 }
 
-/// See `avx2.rs`, which is the only one to have signs apart.
+/// See `signs_apart.rs`; only AVX2 has them so.
 #[cfg(target_arch = "x86_64")]
 fn take_signs_apart(codes: &[f32], apart: &mut [f32]) -> [i32; ROWS] {
     // SAFETY: the codes are of a kernel that `simd::run` ran on AVX2.
-    unsafe { avx2::take_signs_apart(codes, apart) }
+    unsafe { signs_apart::take_signs_apart(codes, apart) }
 }
 
 #[cfg(not(target_arch = "x86_64"))]

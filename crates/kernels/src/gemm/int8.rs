@@ -10,12 +10,12 @@
 //! Where the processor multiplies unsigned by signed bytes natively (VNNI), x's codes are offset by
 //! 128, and sums begin at −128 times the column's sum of codes. Matrix tiles (see `amx.rs`) multiply
 //! signed bytes. Elsewhere signs are moved to W's codes, so that two products fit 16 bits; on AVX2 that is
-//! prepared (see `avx2.rs`).
+//! prepared (see `signs_apart.rs`).
 
 #[cfg(target_arch = "x86_64")]
 use super::amx;
 #[cfg(target_arch = "x86_64")]
-use super::avx2::{SignsApart, SixteenRegisters};
+use super::avx2::SixteenRegisters;
 use super::codes::{Codes, Outlier};
 use super::layout::ROWS;
 #[cfg(target_arch = "x86_64")]
@@ -24,6 +24,8 @@ use super::tile::{self, Call, F32, Panel, Product};
 use crate::quantized::{Int8Matrix, QUAD};
 use crate::simd::{self, Kernel, Simd};
 use crate::{Isa, Precision};
+#[cfg(target_arch = "x86_64")]
+use signs_apart::SignsApart;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
@@ -349,5 +351,7 @@ unsafe fn times_columns<S: Simd, const MR: usize, const NV: usize>(
     sums
 }
 
+#[cfg(target_arch = "x86_64")]
+pub(super) mod signs_apart;
 #[cfg(test)]
 mod tests;

@@ -45,8 +45,10 @@ use std::ops::Range;
 /// they reach into L3, and a product takes as long as with half the rows.
 const MC_LEAST: usize = 64;
 const MC: usize = 256;
-/// Most rows where B is dequantised for each block: A's copy then reaches into L3, which costs less.
+/// Most rows where B is dequantised for each block, and most units of A's copy then: it reaches into L3,
+/// which costs less, but is not to take more of it than a thread's part.
 const MC_QUANTIZED: usize = 1024;
+const COPY_QUANTIZED: usize = 384 << 10;
 
 /// What is done with the product before it is stored.
 #[derive(Clone, Copy, Debug)]
@@ -205,7 +207,7 @@ fn product(
     // Which thread computes an element does not change its bits.
     let wanted = 2 * threads::count();
     let as_it_is = matches!(b, Right::Packed(_)) || b.integers().is_some();
-    let most = if as_it_is { MC } else { MC_QUANTIZED };
+    let most = if as_it_is { MC } else { MC_QUANTIZED.min(COPY_QUANTIZED / layout.block_units()) };
     let row_blocks = m.div_ceil(most).next_multiple_of(wanted);
     let block_rows = m.div_ceil(row_blocks).next_multiple_of(in_panels.tile_rows()).max(MC_LEAST);
     let row_blocks = m.div_ceil(block_rows);
