@@ -40,15 +40,19 @@ use right::Unpacked;
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Fewest and most rows of A per block. A block passes over all of B, which comes from L3 or memory:
-/// the more rows, the less that costs. Of 384 steps 256 rows take 384 KiB, beside the panel in L2; of AVX2's 768
-/// they reach into L3, and a product takes as long as with half the rows.
+/// Fewest rows of A per block.
 const MC_LEAST: usize = 64;
-const MC: usize = 256;
-/// Most rows where B is dequantised for each block, and most units of A's copy then: it reaches into L3,
-/// which costs less, but is not to take more of it than a thread's part.
-const MC_QUANTIZED: usize = 1024;
-const COPY_QUANTIZED: usize = 384 << 10;
+
+/// Most rows of A per block. A block passes over all of B, which comes from L3 or memory, or is dequantised:
+/// the more rows, the less that costs. Of 384 units 256 rows take 384 KiB, beside the panel in L2. Where B is
+/// dequantised, and with AVX2, whose blocks are of 768, more rows cost less even though they reach into L3.
+fn most_rows(layout: Layout, is_dequantized: bool) -> usize {
+    match (layout.lanes, is_dequantized) {
+        (8, _) => 512,
+        (_, false) => 256,
+        (_, true) => 1024,
+    }
+}
 
 /// What is done with the product before it is stored.
 #[derive(Clone, Copy, Debug)]
@@ -206,9 +210,8 @@ fn product(
     // As many tasks for each thread, of as many rows each; where rows are few, columns are cut too.
     // Which thread computes an element does not change its bits.
     let wanted = 2 * threads::count();
-    let as_it_is = matches!(b, Right::Packed(_)) || b.integers().is_some();
-    let most = if as_it_is { MC } else { MC_QUANTIZED.min(COPY_QUANTIZED / layout.block_units()) };
-    let row_blocks = m.div_ceil(most).next_multiple_of(wanted);
+    let is_dequantized = matches!(b, Right::Quantized { .. }) && b.integers().is_none();
+    let row_blocks = m.div_ceil(most_rows(layout, is_dequantized)).next_multiple_of(wanted);
     let block_rows = m.div_ceil(row_blocks).next_multiple_of(in_panels.tile_rows()).max(MC_LEAST);
     let row_blocks = m.div_ceil(block_rows);
     let column_parts = wanted.div_ceil(row_blocks).clamp(1, panels);
