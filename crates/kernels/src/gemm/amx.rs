@@ -1,12 +1,18 @@
 //! Products on Intel's matrix tiles (AMX): a tile holds 16 rows of 64 bytes, and one instruction
-//! multiplies 16 × 32 bf16 numbers by 32 × 16, or 16 × 64 integers by 64 × 16. The sums of 32 rows and
-//! a panel's 32 columns stay in four tiles; the other four take what is multiplied, from A's copy and
+//! multiplies 16 × 32 bf16 numbers by 32 × 16, or 16 × 64 integers by 64 × 16. The sums of a strip, 32 rows
+//! and a panel's 32 columns, stay in four tiles; the other four take what is multiplied, from A's copy and
 //! from B's panel as they lie there, each for two products. (Six tiles of sums would read less, but leave
 //! one for A and one for B: every product would wait for a load of its own.)
 //!
-//! A's copy is of tiles too: of each 32 rows, step after step along K, the upper tile and the lower one,
+//! A's copy is of tiles too: of each strip, step after step along K, the upper tile and the lower one,
 //! 16 rows × [`UNITS`] units each. Both factors are filled up with zeros to whole tiles along K (see
 //! `layout.rs`), so that there is one shape of tiles.
+//!
+//! Products are so fast that everything beside them counts. Along K a panel is cut into parts that stay in
+//! the L1 cache, and strips' sums go from part to part as tiles. What comes after the last product is done
+//! with one strip's sums while the next strip's are computed.
+
+mod tiles;
 
 use super::Matrix;
 use super::bf16::{neighbours, pairs};
@@ -15,8 +21,8 @@ use super::layout::{self, Layout, TILE_ROWS as ROWS, TILE_UNITS as UNITS, TILE_V
 use super::tile::{self, Call, Panel};
 use crate::Lines;
 use crate::simd::{Avx512, Simd};
-use std::arch::asm;
 use std::arch::x86_64::*;
+use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -24,6 +30,8 @@ use std::ops::Range;
 const HALF: usize = ROWS / 2;
 /// Numbers of a row of sums.
 const WIDTH: usize = TILE_VECTORS * 16;
+/// Units along K that all strips are multiplied by before the next ones: 24 KiB of a panel.
+const PART: usize = 192;
 
 /// As [`copy_rows`](super::copy::copy_rows), into pairs of tiles; rows up to a multiple of [`ROWS`] hold
 /// anything.
@@ -128,62 +136,10 @@ pub(super) unsafe fn panel_product(call: &Call<'_>, panel: &Panel) {
     // SAFETY: passed on to the caller.
     unsafe {
         match panel.columns.vectors {
-            1 => rows::<1>(call, panel),
-            _ => rows::<2>(call, panel),
+            1 => strips::<Numbers, 1>(call, panel, call.a[0], &Numbers),
+            _ => strips::<Numbers, 2>(call, panel, call.a[0], &Numbers),
         }
     }
-}
-
-/// Room for the sums of [`ROWS`] rows: numbers, or bits of integers.
-#[repr(align(64))]
-struct Sums(MaybeUninit<[[f32; WIDTH]; ROWS]>);
-
-impl Sums {
-    /// Eight rows of NV vectors.
-    ///
-    /// # Safety
-    /// Sums were stored here; the processor has AVX-512.
-    #[inline(always)]
-    unsafe fn load<const NV: usize>(&self, first: usize) -> [[__m512; NV]; layout::ROWS] {
-        // SAFETY: `store` writes all of them; NV vectors lie in a row; the caller vouches for the rest.
-        unsafe {
-            let rows = &self.0.assume_init_ref()[first..first + layout::ROWS];
-            std::array::from_fn(|i| {
-                std::array::from_fn(|v| Avx512::load(rows[i][16 * v..].as_ptr()))
-            })
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn rows<const NV: usize>(call: &Call<'_>, panel: &Panel) {
-    let mut sums = Sums(MaybeUninit::uninit());
-    // SAFETY: A's copies cover the rows, rounded up to ROWS, and whole tiles along K, as the panels do.
-    unsafe {
-        configure();
-        for row in (0..call.rows).step_by(ROWS) {
-            tile::fetch_targets::<Avx512, ROWS, NV>(call, panel, row);
-            clear();
-            for part in 0..2 {
-                let units = call.units[part];
-                if units > 0 {
-                    let a = call.a[part].wrapping_add(row * units);
-                    accumulate::<NV>(a, panel.data[part], units / UNITS);
-                }
-            }
-            store(&mut sums);
-            for first in eights(call, row) {
-                let sums = sums.load::<NV>(first);
-                tile::finish::<Avx512, { layout::ROWS }, NV>(call, panel, row + first, &sums);
-            }
-        }
-        release();
-    }
-}
-
-/// Where eight rows begin that exist, counted from `row`.
-fn eights(call: &Call<'_>, row: usize) -> impl Iterator<Item = usize> + use<> {
-    (0..ROWS.min(call.rows - row)).step_by(layout::ROWS)
 }
 
 /// As [`int8::panel_product`].
@@ -196,177 +152,293 @@ pub(super) unsafe fn integer_panel_product(
     panel: &Panel,
     integers: &Integers<'_>,
 ) {
+    let a = integers.codes.tile(0, call.units[0]);
     // SAFETY: passed on to the caller.
     unsafe {
         match panel.columns.vectors {
-            1 => integer_rows::<1>(call, panel, integers),
-            _ => integer_rows::<2>(call, panel, integers),
+            1 => strips::<Integers<'_>, 1>(call, panel, a, integers),
+            _ => strips::<Integers<'_>, 2>(call, panel, a, integers),
         }
     }
 }
 
-#[inline(always)]
-unsafe fn integer_rows<const NV: usize>(call: &Call<'_>, panel: &Panel, integers: &Integers<'_>) {
-    let Integers { codes, weight, .. } = integers;
-    let [quads, thin_units] = call.units;
-    let scales = weight.scales()[panel.columns.first..][..NV * 16].as_ptr();
-    let [mut sums, mut thin] = [(); 2].map(|()| Sums(MaybeUninit::uninit()));
-    // SAFETY: as in `rows`; there are NV vectors of scales.
-    unsafe {
-        configure();
-        for row in (0..call.rows).step_by(ROWS) {
-            tile::fetch_targets::<Avx512, ROWS, NV>(call, panel, row);
-            clear();
-            accumulate_integers::<NV>(codes.tile(row, quads), panel.data[0], quads / UNITS);
-            store(&mut sums);
-            if thin_units > 0 {
-                clear();
-                let a = call.a[1].wrapping_add(row * thin_units);
-                accumulate::<NV>(a, panel.data[1], thin_units / UNITS);
-                store(&mut thin);
+/// Room for the sums of a strip: numbers, or bits of integers.
+#[repr(align(64))]
+struct Sums(MaybeUninit<[[f32; WIDTH]; ROWS]>);
+
+impl Sums {
+    /// # Safety
+    /// Tiles are configured.
+    #[inline(always)]
+    unsafe fn store(&mut self) {
+        // SAFETY: 32 rows of 128 bytes are written.
+        unsafe { tiles::store(self.0.as_mut_ptr().cast()) }
+    }
+
+    /// Eight rows of NV vectors.
+    ///
+    /// # Safety
+    /// Sums were stored here; the processor has AVX-512.
+    #[inline(always)]
+    unsafe fn eight<const NV: usize>(&self, first: usize) -> [[__m512; NV]; layout::ROWS] {
+        // SAFETY: `store` writes all of them; NV vectors lie in a row; the caller vouches for the rest.
+        unsafe {
+            let rows = &self.0.assume_init_ref()[first..first + layout::ROWS];
+            std::array::from_fn(|i| {
+                std::array::from_fn(|v| Avx512::load(rows[i][16 * v..].as_ptr()))
+            })
+        }
+    }
+}
+
+/// The sums of a strip of both products, the second where it is summed apart.
+struct Strip {
+    sums: Sums,
+    thin: Sums,
+}
+
+impl Strip {
+    fn new() -> Strip {
+        let [sums, thin] = [(); 2].map(|()| Sums(MaybeUninit::uninit()));
+        Strip { sums, thin }
+    }
+}
+
+/// What is multiplied, and what its sums are.
+trait Kind {
+    /// Adds to the sums, as [`tiles`] has it.
+    unsafe fn accumulate<const NV: usize>(a: *const f32, b: *const f32, steps: usize);
+
+    /// Adds the low-rank product to the sums of the strip at `row`, and stores them.
+    unsafe fn complete<const NV: usize>(
+        call: &Call<'_>,
+        panel: &Panel,
+        row: usize,
+        strip: &mut Strip,
+    );
+
+    /// Does what comes after with eight rows of the strip at `row`, the first of them `within` it.
+    unsafe fn finish<const NV: usize>(
+        &self,
+        call: &Call<'_>,
+        panel: &Panel,
+        row: usize,
+        within: usize,
+        strip: &Strip,
+    );
+}
+
+/// Pairs of bf16.
+struct Numbers;
+
+impl Kind for Numbers {
+    #[inline(always)]
+    unsafe fn accumulate<const NV: usize>(a: *const f32, b: *const f32, steps: usize) {
+        // SAFETY: passed on to the caller.
+        unsafe { tiles::accumulate_bf16::<NV>(a, b, steps) }
+    }
+
+    #[inline(always)]
+    unsafe fn complete<const NV: usize>(
+        call: &Call<'_>,
+        panel: &Panel,
+        row: usize,
+        strip: &mut Strip,
+    ) {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            accumulate_thin::<NV>(call, panel, row);
+            strip.sums.store();
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn finish<const NV: usize>(
+        &self,
+        call: &Call<'_>,
+        panel: &Panel,
+        row: usize,
+        within: usize,
+        strip: &Strip,
+    ) {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            let sums = strip.sums.eight::<NV>(within);
+            tile::finish::<Avx512, { layout::ROWS }, NV>(call, panel, row + within, &sums);
+        }
+    }
+}
+
+impl Kind for Integers<'_> {
+    #[inline(always)]
+    unsafe fn accumulate<const NV: usize>(a: *const f32, b: *const f32, steps: usize) {
+        // SAFETY: passed on to the caller.
+        unsafe { tiles::accumulate_integers::<NV>(a, b, steps) }
+    }
+
+    #[inline(always)]
+    unsafe fn complete<const NV: usize>(
+        call: &Call<'_>,
+        panel: &Panel,
+        row: usize,
+        strip: &mut Strip,
+    ) {
+        // SAFETY: passed on to the caller.
+        unsafe {
+            strip.sums.store();
+            if call.units[1] > 0 {
+                tiles::clear();
+                accumulate_thin::<NV>(call, panel, row);
+                strip.thin.store();
             }
-            for first in eights(call, row) {
-                let (rows, panel_of_codes) = ((*codes, row + first, 0), (panel.data[0], scales));
-                let sums = sums.load::<NV>(first);
-                let mut sums =
-                    int8::scaled::<Avx512, { layout::ROWS }, NV>(sums, rows, panel_of_codes);
-                if thin_units > 0 {
-                    let thin = thin.load::<NV>(first);
-                    for (sum, thin) in sums.iter_mut().flatten().zip(thin.iter().flatten()) {
-                        *sum = Avx512::add(*sum, *thin);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn finish<const NV: usize>(
+        &self,
+        call: &Call<'_>,
+        panel: &Panel,
+        row: usize,
+        within: usize,
+        strip: &Strip,
+    ) {
+        let scales = self.weight.scales()[panel.columns.first..][..NV * 16].as_ptr();
+        let rows = (self.codes, row + within, 0);
+        // SAFETY: there are NV vectors of scales; the rest is passed on to the caller.
+        unsafe {
+            let sums = strip.sums.eight::<NV>(within);
+            let mut sums =
+                int8::scaled::<Avx512, { layout::ROWS }, NV>(sums, rows, (panel.data[0], scales));
+            if call.units[1] > 0 {
+                let thin = strip.thin.eight::<NV>(within);
+                for (sum, thin) in sums.iter_mut().flatten().zip(thin.iter().flatten()) {
+                    *sum = Avx512::add(*sum, *thin);
+                }
+            }
+            tile::finish::<Avx512, { layout::ROWS }, NV>(call, panel, row + within, &sums);
+        }
+    }
+}
+
+/// Adds the low-rank product of the strip at `row`, where there is one.
+#[inline(always)]
+unsafe fn accumulate_thin<const NV: usize>(call: &Call<'_>, panel: &Panel, row: usize) {
+    let units = call.units[1];
+    if units > 0 {
+        let a = call.a[1].wrapping_add(row * units);
+        // SAFETY: passed on to the caller.
+        unsafe { tiles::accumulate_bf16::<NV>(a, panel.data[1], units / UNITS) };
+    }
+}
+
+/// All strips of the row block, whose copy is `a`, against one panel.
+#[inline(always)]
+unsafe fn strips<K: Kind, const NV: usize>(
+    call: &Call<'_>,
+    panel: &Panel,
+    a: *const f32,
+    kind: &K,
+) {
+    thread_local!(static SUMS: RefCell<Lines> = RefCell::default());
+    let units = call.units[0];
+    let last = (units - 1) / PART * PART;
+    let mut kept = SUMS.take();
+    let sums = kept.take(if last > 0 { call.rows.next_multiple_of(ROWS) * WIDTH } else { 0 });
+    let sums = sums.as_mut_ptr();
+    // SAFETY: A's copies cover the rows, rounded up to whole strips, and whole tiles along K, as the panels
+    // do; `sums` has room for all strips, and those of one part along K are read by the next.
+    unsafe {
+        tiles::configure();
+        for first in (0..units).step_by(PART) {
+            let part = Part {
+                a: a.wrapping_add(first * ROWS),
+                b: panel.data[0].wrapping_add(first * NV * 16),
+                stride: units,
+                steps: (units - first).min(PART) / UNITS,
+                sums,
+                is_first: first == 0,
+            };
+            if first < last {
+                for row in (0..call.rows).step_by(ROWS) {
+                    part.begin(row);
+                    part.accumulate::<K, NV>(row, 0..part.steps);
+                    tiles::store(sums.add(row * WIDTH));
+                }
+            } else {
+                part.end::<K, NV>(call, panel, kind);
+            }
+        }
+        tiles::release();
+    }
+    SUMS.set(kept);
+}
+
+/// Some units along K of a panel and of a row block's copy.
+struct Part {
+    a: *const f32,
+    b: *const f32,
+    /// Units of a row.
+    stride: usize,
+    /// Tiles along K.
+    steps: usize,
+    /// The sums of the parts before, strip by strip.
+    sums: *const f32,
+    is_first: bool,
+}
+
+impl Part {
+    /// Sets the sums to what the strip at `row` begins with.
+    #[inline(always)]
+    unsafe fn begin(&self, row: usize) {
+        // SAFETY: the part before stored what is read.
+        unsafe {
+            match self.is_first {
+                true => tiles::clear(),
+                false => tiles::load(self.sums.add(row * WIDTH)),
+            }
+        }
+    }
+
+    /// Adds the products of these tiles along K, if any, for the strip at `row`.
+    #[inline(always)]
+    unsafe fn accumulate<K: Kind, const NV: usize>(&self, row: usize, steps: Range<usize>) {
+        if !steps.is_empty() {
+            let a = self.a.wrapping_add(row * self.stride + steps.start * UNITS * ROWS);
+            let b = self.b.wrapping_add(steps.start * UNITS * NV * 16);
+            // SAFETY: passed on to the caller.
+            unsafe { K::accumulate::<NV>(a, b, steps.len()) };
+        }
+    }
+
+    /// The last part's products, eight rows of the strip before finished behind each quarter of them.
+    #[inline(always)]
+    unsafe fn end<K: Kind, const NV: usize>(&self, call: &Call<'_>, panel: &Panel, kind: &K) {
+        const EIGHTS: usize = ROWS / layout::ROWS;
+        let mut strips = [Strip::new(), Strip::new()];
+        // SAFETY: passed on to the caller; `complete` stores what `finish` reads.
+        unsafe {
+            for row in (0..call.rows).step_by(ROWS) {
+                let [even, odd] = &mut strips;
+                let (strip, before) =
+                    if row / ROWS % 2 == 0 { (even, &*odd) } else { (odd, &*even) };
+                self.begin(row);
+                for eight in 0..EIGHTS {
+                    let within = eight * layout::ROWS;
+                    tile::fetch_targets::<Avx512, { layout::ROWS }, NV>(call, panel, row + within);
+                    let end = |eight: usize| self.steps * eight / EIGHTS;
+                    self.accumulate::<K, NV>(row, end(eight)..end(eight + 1));
+                    if row > 0 {
+                        kind.finish::<NV>(call, panel, row - ROWS, within, before);
                     }
                 }
-                tile::finish::<Avx512, { layout::ROWS }, NV>(call, panel, row + first, &sums);
+                K::complete::<NV>(call, panel, row, strip);
+            }
+            let row = (call.rows - 1) / ROWS * ROWS;
+            let strip = &strips[row / ROWS % 2];
+            for within in (0..call.rows - row).step_by(layout::ROWS) {
+                kind.finish::<NV>(call, panel, row, within, strip);
             }
         }
-        release();
     }
 }
-
-/// What `ldtilecfg` reads: the palette, the bytes of each tile's rows, their number.
-#[repr(C, align(64))]
-struct Shapes {
-    palette: u8,
-    start_row: u8,
-    reserved: [u8; 14],
-    bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-/// Eight tiles, all of the largest shape.
-static SHAPES: Shapes = {
-    let (mut bytes, mut rows, mut tile) = ([0; 16], [0; 16], 0);
-    while tile < 8 {
-        (bytes[tile], rows[tile]) = (64, 16);
-        tile += 1;
-    }
-    Shapes { palette: 1, start_row: 0, reserved: [0; 14], bytes, rows }
-};
-
-// The compiler makes no code of its own that touches tiles: they keep their shapes and numbers from one
-// of the following to the next. Those of sums are 0 and 1 for the upper rows, 2 and 3 for the lower.
-
-/// # Safety
-/// The processor has AMX; likewise below.
-#[inline(always)]
-unsafe fn configure() {
-    // SAFETY: `SHAPES` is what the instruction reads.
-    unsafe {
-        asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(readonly, nostack, preserves_flags));
-    }
-}
-
-#[inline(always)]
-unsafe fn release() {
-    // SAFETY: no tile is in use.
-    unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) }
-}
-
-#[inline(always)]
-unsafe fn clear() {
-    // SAFETY: tiles are configured.
-    unsafe {
-        asm!(
-            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            options(nomem, nostack, preserves_flags),
-        );
-    }
-}
-
-#[inline(always)]
-unsafe fn store(sums: &mut Sums) {
-    let upper = sums.0.as_mut_ptr().cast::<f32>();
-    // SAFETY: 32 rows of 128 bytes are written.
-    unsafe {
-        asm!(
-            "tilestored [{upper} + 1*{width}], tmm0",
-            "tilestored [{upper} + 1*{width} + 64], tmm1",
-            "tilestored [{lower} + 1*{width}], tmm2",
-            "tilestored [{lower} + 1*{width} + 64], tmm3",
-            upper = in(reg) upper,
-            lower = in(reg) upper.add(HALF * WIDTH),
-            width = in(reg) WIDTH * size_of::<f32>(),
-            options(nostack, preserves_flags),
-        );
-    }
-}
-
-/// A loop over tiles along K with these instructions for each.
-macro_rules! along_k {
-    ($vectors:literal, $a:ident, $b:ident, $steps:ident, $($step:expr),*) => {
-        asm!(
-            "2:",
-            $($step,)*
-            "add {a}, 2048",
-            "add {b}, {next}",
-            "dec {steps}",
-            "jnz 2b",
-            a = inout(reg) $a => _,
-            b = inout(reg) $b => _,
-            steps = inout(reg) $steps => _,
-            next = in(reg) 64 * UNITS * $vectors,
-            row = in(reg) 64usize * $vectors,
-            line = in(reg) 64usize,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(readonly, nostack),
-        )
-    };
-}
-
-/// Defines a function that adds to the sums the products, by this instruction, of `steps ≥ 1` tiles along K:
-/// `a` has 2 × `steps` of them, `b` 16 × `steps` rows of NV vectors.
-#[rustfmt::skip]
-macro_rules! accumulate {
-    ($name:ident, $dot:literal) => {
-        #[inline(always)]
-        unsafe fn $name<const NV: usize>(a: *const f32, b: *const f32, steps: usize) {
-            // SAFETY: the caller vouches for what is read, and that tiles are configured.
-            unsafe {
-                match NV {
-                    1 => along_k!(1, a, b, steps,
-                        "tileloadd tmm4, [{a} + 1*{line}]",
-                        "tileloadd tmm6, [{b} + 1*{row}]",
-                        concat!($dot, " tmm0, tmm4, tmm6"),
-                        "tileloadd tmm5, [{a} + 1*{line} + 1024]",
-                        concat!($dot, " tmm2, tmm5, tmm6")
-                    ),
-                    _ => along_k!(2, a, b, steps,
-                        "tileloadd tmm4, [{a} + 1*{line}]",
-                        "tileloadd tmm6, [{b} + 1*{row}]",
-                        concat!($dot, " tmm0, tmm4, tmm6"),
-                        "tileloadd tmm7, [{b} + 1*{row} + 64]",
-                        concat!($dot, " tmm1, tmm4, tmm7"),
-                        "tileloadd tmm5, [{a} + 1*{line} + 1024]",
-                        concat!($dot, " tmm2, tmm5, tmm6"),
-                        concat!($dot, " tmm3, tmm5, tmm7")
-                    ),
-                }
-            }
-        }
-    };
-}
-
-accumulate!(accumulate, "tdpbf16ps");
-accumulate!(accumulate_integers, "tdpbssd");

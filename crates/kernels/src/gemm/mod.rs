@@ -36,6 +36,7 @@ pub(crate) use layout::Layout;
 
 use crate::{Int8Matrix, Isa, Lines, Precision, threads};
 use codes::Codes;
+use layout::TILE_ROWS;
 use right::Unpacked;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -46,8 +47,15 @@ const MC_LEAST: usize = 64;
 /// Most rows of A per block. A block passes over all of B, which comes from L3 or memory, or is dequantised:
 /// the more rows, the less that costs. Of 384 units 256 rows take 384 KiB, beside the panel in L2. Where B is
 /// dequantised, and with AVX2, whose blocks are of 768, more rows cost less even though they reach into L3.
+/// Matrix tiles are so fast that the copy has to stay in L2, but is all of it that may.
 fn most_rows(layout: Layout, is_dequantized: bool) -> usize {
+    /// Numbers of a row block's copy for matrix tiles: 1.5 MiB.
+    const TILED: usize = 3 << 17;
     match (layout.lanes, is_dequantized) {
+        _ if layout.has_tiles() => {
+            let units = layout.units(&(0..layout.rows)).min(layout.block_units());
+            (TILED / units / TILE_ROWS * TILE_ROWS).max(TILE_ROWS)
+        }
         (8, _) => 512,
         (_, false) => 256,
         (_, true) => 1024,
@@ -211,7 +219,7 @@ fn product(
     // Which thread computes an element does not change its bits.
     let wanted = 2 * threads::count();
     let is_dequantized = matches!(b, Right::Quantized { .. }) && b.integers().is_none();
-    let row_blocks = m.div_ceil(most_rows(layout, is_dequantized)).next_multiple_of(wanted);
+    let row_blocks = m.div_ceil(most_rows(in_panels, is_dequantized)).next_multiple_of(wanted);
     let block_rows = m.div_ceil(row_blocks).next_multiple_of(in_panels.tile_rows()).max(MC_LEAST);
     let row_blocks = m.div_ceil(block_rows);
     let column_parts = wanted.div_ceil(row_blocks).clamp(1, panels);
@@ -280,8 +288,7 @@ unsafe impl Sync for Output {}
 /// Buffers that a thread keeps between calls, so that the hot loop does not allocate.
 #[derive(Default)]
 struct Scratch {
-    /// For each block of K.
-    rows: Vec<Lines>,
+    rows: Lines,
     thin_rows: Lines,
     unpacked: Unpacked,
     codes: Codes,
@@ -310,15 +317,16 @@ pub(crate) unsafe fn block_product(
 ) {
     let layout = b.layout(isa);
     let mut scratch = with_scratch(std::mem::take);
-    let Scratch { rows: copies, thin_rows, unpacked, .. } = &mut scratch;
+    let Scratch { rows: copy, thin_rows, unpacked, .. } = &mut scratch;
     let last = layout.blocks().count() - 1;
     let thin_units = epilogue.low_rank.map_or(0, |thin| thin.copy_rows(isa, &rows, thin_rows));
-    let mut multiply = |(block, steps): (usize, &Range<usize>), a: &Lines, panel: usize| {
+    for (block, steps) in layout.blocks() {
+        copy::copy_rows(isa, a, layout, rows.start, rows.len(), steps.clone(), copy);
         let thin = epilogue.low_rank.filter(|_| block == last);
         let call = tile::Call {
-            a: [a.at(0), thin_rows.at(0)],
+            a: [copy.at(0), thin_rows.at(0)],
             rows: rows.len(),
-            units: [layout.units(steps), thin.map_or(0, |_| thin_units)],
+            units: [layout.units(&steps), thin.map_or(0, |_| thin_units)],
             c: output.data,
             first_row: rows.start,
             row_stride_c: output.row_stride,
@@ -327,37 +335,19 @@ pub(crate) unsafe fn block_product(
             bias: if block == 0 { epilogue.bias } else { None },
             after: if block == last { after } else { After::Nothing },
         };
-        let panel = tile::Panel {
-            data: [
-                b.panel(isa, (block, steps), panel, unpacked),
-                thin.map_or(std::ptr::null(), |thin| thin.b.panel(0, panel)),
-            ],
-            columns: layout.panel(panel),
-            #[cfg(target_arch = "x86_64")]
-            paired: layout.pair == 2,
-        };
-        // SAFETY: the copy covers the rows, rounded up to whole tiles; the panel is packed for this
-        // instruction set; the caller vouches for C.
-        unsafe { tile::panel_product(isa, &call, panel) };
-    };
-    copies.resize_with(copies.len().max(last + 1), Lines::default);
-    let copy_rows = |steps: &Range<usize>, copy: &mut Lines| {
-        copy::copy_rows(isa, a, layout, rows.start, rows.len(), steps.clone(), copy);
-    };
-    if layout.has_tiles() {
-        // A panel's part of C then stays in the L1 cache: products are so fast that C's way counts.
-        layout.blocks().zip(&mut *copies).for_each(|((_, steps), copy)| copy_rows(&steps, copy));
-        for panel in panels {
-            for ((block, steps), copy) in layout.blocks().zip(&*copies) {
-                multiply((block, &steps), copy, panel);
-            }
-        }
-    } else {
-        for (block, steps) in layout.blocks() {
-            copy_rows(&steps, &mut copies[0]);
-            for panel in panels.clone() {
-                multiply((block, &steps), &copies[0], panel);
-            }
+        for panel in panels.clone() {
+            let panel = tile::Panel {
+                data: [
+                    b.panel(isa, (block, &steps), panel, unpacked),
+                    thin.map_or(std::ptr::null(), |thin| thin.b.panel(0, panel)),
+                ],
+                columns: layout.panel(panel),
+                #[cfg(target_arch = "x86_64")]
+                paired: layout.pair == 2,
+            };
+            // SAFETY: the copy covers the rows, rounded up to whole tiles; the panel is packed for
+            // this instruction set; the caller vouches for C.
+            unsafe { tile::panel_product(isa, &call, panel) };
         }
     }
     with_scratch(|kept| *kept = scratch);
