@@ -6,8 +6,9 @@ use anyhow::{Result, bail};
 use architectures::{Batch, Cpu, SequenceClassifier};
 use data::{Encoded, Example, LabelScheme, Task, Tokenizer};
 
-/// Tokens computed at a time where nothing is trained.
-pub const TOKEN_BUDGET: usize = 4096;
+/// Tokens computed at a time where nothing is trained: so few that what a layer hands on has a chance to be in
+/// a cache still, so many that weights are seldom read.
+pub const TOKEN_BUDGET: usize = 2048;
 
 /// One split as the engine reads it.
 #[derive(Debug)]
