@@ -4,7 +4,7 @@ use crate::artifact::{Base, CARD, Card, Schema, read_json};
 use crate::config::PrecisionName;
 use crate::device::Device;
 use crate::evaluation::{
-    Evaluation, Scale, Split, TOKEN_BUDGET, classes_of, evaluate, logits, probabilities,
+    Evaluation, Scale, Split, classes_of, evaluate, logits, probabilities, token_budget,
 };
 use crate::metrics::Classes;
 use crate::svm;
@@ -111,7 +111,8 @@ impl Classifier {
                 let encodings = tokenizer.encode_batch(texts)?;
                 let cut = encodings.iter().filter(|text| text.ids.len() < text.length).count();
                 let split = Split::new(encodings, Vec::new());
-                let mut outputs = logits(backend, model, &split, TOKEN_BUDGET, |rows| {
+                let budget = token_budget(self.device.threads());
+                let mut outputs = logits(backend, model, &split, budget, |rows| {
                     progress(rows);
                     Ok(())
                 })?;
@@ -139,7 +140,8 @@ impl Classifier {
             Kind::Network(network) => {
                 let Network { model, backend, tokenizer, .. } = network.as_ref();
                 let split = Split::encode(tokenizer, examples, self.classes(), "test")?;
-                evaluate(backend, model, &split, self.classes(), TOKEN_BUDGET, |rows| {
+                let budget = token_budget(self.device.threads());
+                evaluate(backend, model, &split, self.classes(), budget, |rows| {
                     progress(rows);
                     Ok(())
                 })

@@ -6,9 +6,11 @@ use anyhow::{Result, bail};
 use architectures::{Batch, Cpu, SequenceClassifier};
 use data::{Encoded, Example, LabelScheme, Task, Tokenizer};
 
-/// Tokens computed at a time where nothing is trained: so few that what a layer hands on has a chance to be in
-/// a cache still, so many that weights are seldom read.
-pub const TOKEN_BUDGET: usize = 2048;
+/// Tokens computed at a time where nothing is trained: so few that what a layer hands on may be in a cache
+/// still, so many that each of these threads has enough rows for a weight that it reads.
+pub fn token_budget(threads: usize) -> usize {
+    (256 * threads).clamp(2048, 4096)
+}
 
 /// One split as the engine reads it.
 #[derive(Debug)]

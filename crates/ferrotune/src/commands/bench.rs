@@ -9,7 +9,7 @@ use crate::cli::{BenchArguments, Shape, Workload};
 use crate::config::Config;
 use crate::config::environment;
 use crate::device::Device;
-use crate::evaluation::{Split, TOKEN_BUDGET, classes_of, logits};
+use crate::evaluation::{Split, classes_of, logits, token_budget};
 use crate::failure::{BeforeStart, Outcome};
 use crate::memory::{self, Bytes};
 use crate::metrics::Classes;
@@ -37,7 +37,8 @@ pub fn run(arguments: &BenchArguments) -> Outcome {
     trainer::method(&config).before_start()?;
     let device = Device::new(config.threads, config.precision).before_start()?;
     let mut bench = device.run(|| Bench::prepare(arguments, config, &device)).before_start()?;
-    let figures = device.run(|| bench.measure(arguments))?;
+    let budget = token_budget(device.threads());
+    let figures = device.run(|| bench.measure(arguments, budget))?;
     let count = figures.seconds.len();
     let median = (figures.seconds[(count - 1) / 2] + figures.seconds[count / 2]) / 2.0;
     let rate = figures.tokens as f64 / median;
@@ -176,7 +177,8 @@ impl Bench {
         Ok(Bench { trainer, split, what, settings: config })
     }
 
-    fn measure(&mut self, arguments: &BenchArguments) -> Result<Figures> {
+    /// Predicts `token_budget` tokens at a time.
+    fn measure(&mut self, arguments: &BenchArguments, token_budget: usize) -> Result<Figures> {
         let bar = bar(1 + arguments.repeats as u64, "measuring {wide_bar} {pos}/{len}");
         let predicted = match arguments.workload {
             Workload::Predict => None,
@@ -193,7 +195,7 @@ impl Bench {
                 Workload::Step | Workload::Epoch => self.steps(steps)?,
                 Workload::Predict => {
                     let Trainer { backend, model, .. } = &self.trainer;
-                    logits(backend, model, &self.split, TOKEN_BUDGET, |_| Ok(()))?;
+                    logits(backend, model, &self.split, token_budget, |_| Ok(()))?;
                 }
             }
             if repeat > 0 {

@@ -32,6 +32,7 @@ const HALF: usize = ROWS / 2;
 const WIDTH: usize = TILE_VECTORS * 16;
 /// Units along K that all strips are multiplied by before the next ones: 24 KiB of a panel.
 const PART: usize = 192;
+const _: () = assert!(PART.is_multiple_of(UNITS), "parts are of whole tiles");
 
 /// As [`copy_rows`](super::copy::copy_rows), into pairs of tiles; rows up to a multiple of [`ROWS`] hold
 /// anything.
@@ -340,12 +341,11 @@ unsafe fn strips<K: Kind, const NV: usize>(
     a: *const f32,
     kind: &K,
 ) {
-    thread_local!(static SUMS: RefCell<Lines> = RefCell::default());
     let units = call.units[0];
     let last = (units - 1) / PART * PART;
-    let mut kept = SUMS.take();
-    let sums = kept.take(if last > 0 { call.rows.next_multiple_of(ROWS) * WIDTH } else { 0 });
-    let sums = sums.as_mut_ptr();
+    let mut kept = if last > 0 { SUMS.take() } else { Lines::default() };
+    let strips = if last > 0 { call.rows.next_multiple_of(ROWS) } else { 0 };
+    let sums = kept.take(strips * WIDTH).as_mut_ptr();
     // SAFETY: A's copies cover the rows, rounded up to whole strips, and whole tiles along K, as the panels
     // do; `sums` has room for all strips, and those of one part along K are read by the next.
     unsafe {
@@ -371,7 +371,14 @@ unsafe fn strips<K: Kind, const NV: usize>(
         }
         tiles::release();
     }
-    SUMS.set(kept);
+    if last > 0 {
+        SUMS.set(kept);
+    }
+}
+
+thread_local! {
+    /// All strips' sums on their way from part to part, as tiles; kept, so that the hot loop does not allocate.
+    static SUMS: RefCell<Lines> = RefCell::default();
 }
 
 /// Some units along K of a panel and of a row block's copy.
@@ -414,30 +421,31 @@ impl Part {
     /// The last part's products, eight rows of the strip before finished behind each quarter of them.
     #[inline(always)]
     unsafe fn end<K: Kind, const NV: usize>(&self, call: &Call<'_>, panel: &Panel, kind: &K) {
-        const EIGHTS: usize = ROWS / layout::ROWS;
+        const QUARTERS: usize = ROWS / layout::ROWS;
         let mut strips = [Strip::new(), Strip::new()];
         // SAFETY: passed on to the caller; `complete` stores what `finish` reads.
         unsafe {
             for row in (0..call.rows).step_by(ROWS) {
                 let [even, odd] = &mut strips;
                 let (strip, before) =
-                    if row / ROWS % 2 == 0 { (even, &*odd) } else { (odd, &*even) };
+                    if (row / ROWS).is_multiple_of(2) { (even, &*odd) } else { (odd, &*even) };
                 self.begin(row);
-                for eight in 0..EIGHTS {
-                    let within = eight * layout::ROWS;
+                for quarter in 0..QUARTERS {
+                    let within = quarter * layout::ROWS;
                     tile::fetch_targets::<Avx512, { layout::ROWS }, NV>(call, panel, row + within);
-                    let end = |eight: usize| self.steps * eight / EIGHTS;
-                    self.accumulate::<K, NV>(row, end(eight)..end(eight + 1));
+                    let until = |quarter: usize| self.steps * quarter / QUARTERS;
+                    self.accumulate::<K, NV>(row, until(quarter)..until(quarter + 1));
                     if row > 0 {
                         kind.finish::<NV>(call, panel, row - ROWS, within, before);
                     }
                 }
                 K::complete::<NV>(call, panel, row, strip);
             }
-            let row = (call.rows - 1) / ROWS * ROWS;
-            let strip = &strips[row / ROWS % 2];
-            for within in (0..call.rows - row).step_by(layout::ROWS) {
-                kind.finish::<NV>(call, panel, row, within, strip);
+            if let Some(row) = (0..call.rows).step_by(ROWS).next_back() {
+                let strip = &strips[row / ROWS % 2];
+                for within in (0..call.rows - row).step_by(layout::ROWS) {
+                    kind.finish::<NV>(call, panel, row, within, strip);
+                }
             }
         }
     }

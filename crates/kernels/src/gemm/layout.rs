@@ -39,7 +39,7 @@ pub(super) const TILE_ROWS: usize = 32;
 /// Units that a matrix tile has along K.
 pub(super) const TILE_UNITS: usize = 16;
 
-/// Most units along K in any block of vectors.
+/// Most units along K in any block, but for matrix tiles.
 pub(super) const KC: usize = 768;
 
 /// Most units along K per block. A panel of 48 columns then takes 72 KiB with AVX-512, one of 24 as much
@@ -49,9 +49,10 @@ fn block_units(lanes: usize) -> usize {
     if lanes == 8 { KC } else { KC / 2 }
 }
 
-/// As [`block_units`], for matrix tiles, whose products cut blocks into parts (see `amx.rs`): 256 rows of a
-/// copy then take 1.5 MiB of the L2 cache.
+/// As [`block_units`], for matrix tiles, whose products cut blocks into parts (see `amx.rs`).
 const TILE_BLOCK_UNITS: usize = 1536;
+/// Most numbers in a row block's copy for matrix tiles: 256 rows of a block, 1.5 of the 2 MiB of the L2 cache.
+pub(super) const TILE_COPY: usize = 256 * TILE_BLOCK_UNITS;
 
 impl Layout {
     pub(super) fn new(isa: Isa, precision: Precision, rows: usize, columns: usize) -> Self {

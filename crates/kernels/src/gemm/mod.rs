@@ -36,7 +36,7 @@ pub(crate) use layout::Layout;
 
 use crate::{Int8Matrix, Isa, Lines, Precision, threads};
 use codes::Codes;
-use layout::TILE_ROWS;
+use layout::{TILE_COPY, TILE_ROWS};
 use right::Unpacked;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -47,15 +47,13 @@ const MC_LEAST: usize = 64;
 /// Most rows of A per block. A block passes over all of B, which comes from L3 or memory, or is dequantised:
 /// the more rows, the less that costs. Of 384 units 256 rows take 384 KiB, beside the panel in L2. Where B is
 /// dequantised, and with AVX2, whose blocks are of 768, more rows cost less even though they reach into L3.
-/// Matrix tiles are so fast that the copy has to stay in L2, but is all of it that may.
+/// Matrix tiles are so fast that the copy has to stay in L2, and it may fill that: panels are in L1.
 fn most_rows(layout: Layout, is_dequantized: bool) -> usize {
-    /// Numbers of a row block's copy for matrix tiles: 1.5 MiB.
-    const TILED: usize = 3 << 17;
+    if layout.has_tiles() && !is_dequantized {
+        let units = layout.units(&(0..layout.rows)).min(layout.block_units());
+        return (TILE_COPY / units / TILE_ROWS * TILE_ROWS).max(TILE_ROWS);
+    }
     match (layout.lanes, is_dequantized) {
-        _ if layout.has_tiles() => {
-            let units = layout.units(&(0..layout.rows)).min(layout.block_units());
-            (TILED / units / TILE_ROWS * TILE_ROWS).max(TILE_ROWS)
-        }
         (8, _) => 512,
         (_, false) => 256,
         (_, true) => 1024,

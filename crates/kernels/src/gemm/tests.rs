@@ -2,6 +2,9 @@ use super::layout::KC;
 use super::*;
 use proptest::prelude::*;
 
+/// As long as the longest block along K, that of matrix tiles.
+const LONG: usize = 4 * KC;
+
 fn numbers(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     (0..n)
@@ -86,14 +89,55 @@ proptest! {
 fn several_blocks_of_every_dimension() {
     for transposed in [(false, false), (true, true)] {
         check(2 * 512 + 3, 2 * KC + 5, 101, 7, transposed);
-        check(3, 2 * (2 * KC) + 1, 49, 8, transposed);
+        check(3, LONG + 1, 49, 8, transposed);
+    }
+}
+
+/// Sums of products of small integers are exact in any order: no end of a tile, part or block is missed.
+#[test]
+fn small_integers_are_multiplied_exactly() {
+    let integers = |n, seed| numbers(n, seed).iter().map(|x| (3.0 * x).round()).collect::<Vec<_>>();
+    let shapes = [1, 8, 31, 32, 33, 64, 97]
+        .into_iter()
+        .flat_map(|m| [384, 385, 416, 769, LONG + 1].into_iter().map(move |k| (m, k, 17 + m % 32)));
+    for (m, k, n) in shapes {
+        let (a, b, z, thin) =
+            (integers(m * k, 1), integers(k * n, 2), integers(m * 5, 3), integers(5 * n, 4));
+        let (a, b) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
+        let (z, thin) = (Matrix::new(&z, m, 5), Matrix::new(&thin, 5, n));
+        let [whole, added] = [(&a, &b), (&z, &thin)].map(|(a, b)| reference(a, b, Precision::F32));
+        let expected: Vec<f32> =
+            whole.iter().zip(&added).map(|(x, y)| (x.0 + y.0) as f32).collect();
+        for isa in available() {
+            let [packed, thin] = [b, thin].map(|b| PackedMatrix::new(isa, Precision::Bf16, b));
+            let mut c = vec![f32::NAN; m * n];
+            let low_rank = Some(LowRank { z, b: &thin });
+            gemm(isa, a, &packed, &mut c, Epilogue { low_rank, ..Epilogue::default() });
+            assert_eq!(c, expected, "{isa} {m}×{k}×{n}");
+        }
+    }
+}
+
+#[test]
+fn no_rows_are_no_product() {
+    for isa in available() {
+        let (a, b) = (numbers(2 * 40, 1), numbers(40 * 20, 2));
+        let packed = PackedMatrix::new(isa, Precision::Bf16, Matrix::new(&b, 40, 20));
+        let mut c = vec![777.0; 64 * 20];
+        // SAFETY: no row is written.
+        unsafe {
+            let output = Output { data: c.as_mut_ptr().add(32 * 20), row_stride: 20 };
+            let (a, epilogue) = (Matrix::new(&a, 2, 40), Epilogue::default());
+            block_product(isa, a, (&packed).into(), 1..1, 0..1, output, epilogue, After::Nothing);
+        }
+        assert!(c.iter().all(|&x| x == 777.0), "{isa}");
     }
 }
 
 #[test]
 fn a_low_rank_product_is_added() {
     // The last one is of more steps than a block has.
-    for (m, k, n, r) in [(70, 50, 100, 8), (9, 2 * KC + 5, 49, 3), (5, 20, 33, 2 * KC + 1)] {
+    for (m, k, n, r) in [(70, 50, 100, 8), (41, LONG + 5, 49, 3), (5, 20, 33, LONG + 1)] {
         let (data_a, data_b) = (numbers(m * k, 1), numbers(k * n, 2));
         let (data_z, data_thin) = (numbers(m * r, 3), numbers(r * n, 4));
         let (a, b) = (Matrix::new(&data_a, m, k), Matrix::new(&data_b, k, n));

@@ -2,7 +2,7 @@
 //! shapes and numbers from one function's call to the next. Sums are in 0 and 1 for the upper 16 rows, in 2
 //! and 3 for the lower ones; the others hold what is multiplied.
 
-use super::UNITS;
+use super::{HALF, UNITS, WIDTH};
 use std::arch::asm;
 
 /// What `ldtilecfg` reads: the palette, the bytes of each tile's rows, their number.
@@ -65,8 +65,8 @@ pub(super) unsafe fn load(sums: *const f32) {
             "tileloadd tmm2, [{lower} + 1*{width}]",
             "tileloadd tmm3, [{lower} + 1*{width} + 64]",
             upper = in(reg) sums,
-            lower = in(reg) sums.add(UNITS * 32),
-            width = in(reg) 128usize,
+            lower = in(reg) sums.add(HALF * WIDTH),
+            width = in(reg) WIDTH * size_of::<f32>(),
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             options(readonly, nostack, preserves_flags),
         );
@@ -84,8 +84,8 @@ pub(super) unsafe fn store(sums: *mut f32) {
             "tilestored [{lower} + 1*{width}], tmm2",
             "tilestored [{lower} + 1*{width} + 64], tmm3",
             upper = in(reg) sums,
-            lower = in(reg) sums.add(UNITS * 32),
-            width = in(reg) 128usize,
+            lower = in(reg) sums.add(HALF * WIDTH),
+            width = in(reg) WIDTH * size_of::<f32>(),
             options(nostack, preserves_flags),
         );
     }

@@ -261,7 +261,7 @@ fn what_comes_after_equals_a_pass_of_its_own() {
 /// its product is added in a pass of its own.
 #[test]
 fn parts_of_the_epilogue_go_together() {
-    for (m, k, n, r) in [(7, 3, 15, 2), (33, 65, 49, 8), (9, 20, 50, 769)] {
+    for (m, k, n, r) in [(7, 3, 15, 2), (33, 65, 49, 8), (41, 1541, 49, 8), (9, 20, 50, 3073)] {
         let (x, w) = (numbers(m * k, 1, 23), numbers(n * k, 2, 0));
         let (bias, before) = (numbers(n, 3, 0), numbers(m * n, 4, 0));
         let (z, thin) = (numbers(m * r, 5, 0), numbers(r * n, 6, 0));
