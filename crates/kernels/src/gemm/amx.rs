@@ -4,20 +4,20 @@
 //! from B's panel as they lie there, each for two products. (Six tiles of sums would read less, but leave
 //! one for A and one for B: every product would wait for a load of its own.)
 //!
-//! A's copy is of tiles too: of each strip, step after step along K, the upper tile and the lower one,
-//! 16 rows × [`UNITS`] units each. Both factors are filled up with zeros to whole tiles along K (see
-//! `layout.rs`), so that there is one shape of tiles.
+//! A's copy is of tiles too, of 16 rows × [`UNITS`] units (see `amx/copy.rs`). Both factors are filled up
+//! with zeros to whole tiles along K (see `layout.rs`), so that there is one shape of tiles.
 //!
 //! Products are so fast that everything beside them counts. Along K a panel is cut into parts that stay in
 //! the L1 cache, and strips' sums go from part to part as tiles. What comes after the last product is done
 //! with one strip's sums while the next strip's are computed.
 
+mod copy;
 mod tiles;
 
-use super::Matrix;
-use super::bf16::{neighbours, pairs};
+pub(super) use copy::copy_rows;
+
 use super::int8::{self, Integers};
-use super::layout::{self, Layout, TILE_ROWS as ROWS, TILE_UNITS as UNITS, TILE_VECTORS};
+use super::layout::{self, TILE_ROWS as ROWS, TILE_UNITS as UNITS, TILE_VECTORS};
 use super::tile::{self, Call, Panel};
 use crate::Lines;
 use crate::simd::{Avx512, Simd};
@@ -33,100 +33,6 @@ const WIDTH: usize = TILE_VECTORS * 16;
 /// Units along K that all strips are multiplied by before the next ones: 24 KiB of a panel.
 const PART: usize = 192;
 const _: () = assert!(PART.is_multiple_of(UNITS), "parts are of whole tiles");
-
-/// As [`copy_rows`](super::copy::copy_rows), into pairs of tiles; rows up to a multiple of [`ROWS`] hold
-/// anything.
-///
-/// # Safety
-/// The processor has AVX-512 bf16.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
-pub(super) unsafe fn copy_rows(
-    a: Matrix<'_>,
-    layout: Layout,
-    first: usize,
-    count: usize,
-    steps: Range<usize>,
-    copy: &mut Lines,
-) {
-    let units = layout.units(&steps);
-    let copy = copy.take(count.next_multiple_of(ROWS) * units);
-    for (index, tile) in copy.chunks_exact_mut(HALF * UNITS).enumerate() {
-        let (pair, half) = (index / 2, index % 2);
-        let along_k = units / UNITS;
-        let (block, step) = (pair / along_k, steps.start + pair % along_k * 2 * UNITS);
-        let from = block * ROWS + half * HALF;
-        let valid = count.saturating_sub(from).min(HALF);
-        let (from, numbers) = (first + from, (steps.end - step).min(2 * UNITS));
-        // SAFETY: the caller vouches for the instruction set.
-        unsafe {
-            if a.column_stride == 1 {
-                copy_tile(a, from, valid, step..step + numbers, tile);
-            } else if valid > 0 {
-                // Rows are neighbours in memory.
-                assert_eq!(a.row_stride, 1, "one stride of a matrix is 1");
-                copy_columns(a, from, valid, step..step + numbers, tile);
-            }
-        }
-    }
-}
-
-/// One tile of `valid` dense rows.
-///
-/// # Safety
-/// The processor has AVX-512 bf16.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
-unsafe fn copy_tile(
-    a: Matrix<'_>,
-    first: usize,
-    valid: usize,
-    steps: Range<usize>,
-    tile: &mut [f32],
-) {
-    for (i, units) in tile.chunks_exact_mut(UNITS).enumerate().take(valid) {
-        let row = &a.data[(first + i) * a.row_stride + steps.start..][..steps.len()];
-        // SAFETY: as many numbers as there are steps are read, UNITS written; the caller vouches for the
-        // instruction set.
-        unsafe {
-            // What this row's next tile but one is made from.
-            Avx512::prefetch(row.as_ptr().wrapping_add(4 * UNITS));
-            Avx512::prefetch(row.as_ptr().wrapping_add(5 * UNITS));
-            Avx512::store(units.as_mut_ptr(), neighbours(row.as_ptr(), steps.len()));
-        }
-    }
-}
-
-/// One tile of `valid` rows that are neighbours in memory.
-///
-/// # Safety
-/// The processor has AVX-512 bf16.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
-unsafe fn copy_columns(
-    a: Matrix<'_>,
-    first: usize,
-    valid: usize,
-    steps: Range<usize>,
-    tile: &mut [f32],
-) {
-    assert!(tile.len() == HALF * UNITS && valid <= HALF);
-    let column = |step: usize| match step < steps.end {
-        true => a.data[step * a.column_stride + first..][..valid].as_ptr(),
-        false => std::ptr::null(),
-    };
-    for half in [0, UNITS / 2] {
-        // SAFETY: `column` checks `valid` numbers; eight units of each of the tile's rows are written;
-        // the caller vouches for the instruction set.
-        unsafe {
-            let mut vectors = [_mm512_setzero_ps(); 8];
-            for (unit, vector) in vectors.iter_mut().enumerate() {
-                let step = steps.start + 2 * (half + unit);
-                if step < steps.end {
-                    *vector = pairs(column(step), column(step + 1), valid);
-                }
-            }
-            Avx512::store_transposed(vectors, tile.as_mut_ptr().add(half), UNITS);
-        }
-    }
-}
 
 /// As [`tile::panel_product`].
 ///
