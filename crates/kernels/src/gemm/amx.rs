@@ -98,7 +98,7 @@ impl Sums {
     }
 }
 
-/// The sums of a strip of both products, the second where it is summed apart.
+/// The sums of a strip, of both products where they lie apart.
 struct Strip {
     sums: Sums,
     thin: Sums,
@@ -113,32 +113,27 @@ impl Strip {
 
 /// What is multiplied, and what its sums are.
 trait Kind {
+    /// Whether sums are of another kind than those of the low-rank product, which lie apart then.
+    const THIN_APART: bool;
+
     /// Adds to the sums, as [`tiles`] has it.
     unsafe fn accumulate<const NV: usize>(a: *const f32, b: *const f32, steps: usize);
 
-    /// Adds the low-rank product to the sums of the strip at `row`, and stores them.
-    unsafe fn complete<const NV: usize>(
-        call: &Call<'_>,
-        panel: &Panel,
-        row: usize,
-        strip: &mut Strip,
-    );
-
-    /// Does what comes after with eight rows of the strip at `row`, the first of them `within` it.
-    unsafe fn finish<const NV: usize>(
+    /// What the sums of eight rows, `row` the first of them, stand for.
+    unsafe fn numbers<const NV: usize>(
         &self,
-        call: &Call<'_>,
         panel: &Panel,
         row: usize,
-        within: usize,
-        strip: &Strip,
-    );
+        sums: [[__m512; NV]; layout::ROWS],
+    ) -> [[__m512; NV]; layout::ROWS];
 }
 
-/// Pairs of bf16.
+/// Pairs of bf16, summed up as numbers.
 struct Numbers;
 
 impl Kind for Numbers {
+    const THIN_APART: bool = false;
+
     #[inline(always)]
     unsafe fn accumulate<const NV: usize>(a: *const f32, b: *const f32, steps: usize) {
         // SAFETY: passed on to the caller.
@@ -146,37 +141,19 @@ impl Kind for Numbers {
     }
 
     #[inline(always)]
-    unsafe fn complete<const NV: usize>(
-        call: &Call<'_>,
-        panel: &Panel,
-        row: usize,
-        strip: &mut Strip,
-    ) {
-        // SAFETY: passed on to the caller.
-        unsafe {
-            accumulate_thin::<NV>(call, panel, row);
-            strip.sums.store();
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn finish<const NV: usize>(
+    unsafe fn numbers<const NV: usize>(
         &self,
-        call: &Call<'_>,
-        panel: &Panel,
-        row: usize,
-        within: usize,
-        strip: &Strip,
-    ) {
-        // SAFETY: passed on to the caller.
-        unsafe {
-            let sums = strip.sums.eight::<NV>(within);
-            tile::finish::<Avx512, { layout::ROWS }, NV>(call, panel, row + within, &sums);
-        }
+        _: &Panel,
+        _: usize,
+        sums: [[__m512; NV]; layout::ROWS],
+    ) -> [[__m512; NV]; layout::ROWS] {
+        sums
     }
 }
 
 impl Kind for Integers<'_> {
+    const THIN_APART: bool = true;
+
     #[inline(always)]
     unsafe fn accumulate<const NV: usize>(a: *const f32, b: *const f32, steps: usize) {
         // SAFETY: passed on to the caller.
@@ -184,58 +161,65 @@ impl Kind for Integers<'_> {
     }
 
     #[inline(always)]
-    unsafe fn complete<const NV: usize>(
+    unsafe fn numbers<const NV: usize>(
+        &self,
+        panel: &Panel,
+        row: usize,
+        sums: [[__m512; NV]; layout::ROWS],
+    ) -> [[__m512; NV]; layout::ROWS] {
+        let scales = self.weight.scales()[panel.columns.first..][..NV * 16].as_ptr();
+        let (rows, columns) = ((self.codes, row, 0), (panel.data[0], scales));
+        // SAFETY: there are NV vectors of scales; the rest is passed on to the caller.
+        unsafe { int8::scaled::<Avx512, { layout::ROWS }, NV>(sums, rows, columns) }
+    }
+}
+
+impl Strip {
+    /// Adds the low-rank product, if there is one, to the sums of the strip at `row`, and stores them.
+    #[inline(always)]
+    unsafe fn complete<K: Kind, const NV: usize>(
+        &mut self,
         call: &Call<'_>,
         panel: &Panel,
         row: usize,
-        strip: &mut Strip,
     ) {
+        let units = call.units[1];
+        let a = call.a[1].wrapping_add(row * units);
         // SAFETY: passed on to the caller.
         unsafe {
-            strip.sums.store();
-            if call.units[1] > 0 {
-                tiles::clear();
-                accumulate_thin::<NV>(call, panel, row);
-                strip.thin.store();
+            if units == 0 {
+                return self.sums.store();
             }
+            if K::THIN_APART {
+                self.sums.store();
+                tiles::clear();
+            }
+            tiles::accumulate_bf16::<NV>(a, panel.data[1], units / UNITS);
+            if K::THIN_APART { &mut self.thin } else { &mut self.sums }.store();
         }
     }
 
+    /// Does what comes after with eight rows of the strip at `row`, the first of them `within` it.
     #[inline(always)]
-    unsafe fn finish<const NV: usize>(
+    unsafe fn finish<K: Kind, const NV: usize>(
         &self,
         call: &Call<'_>,
         panel: &Panel,
-        row: usize,
-        within: usize,
-        strip: &Strip,
+        kind: &K,
+        (row, within): (usize, usize),
     ) {
-        let scales = self.weight.scales()[panel.columns.first..][..NV * 16].as_ptr();
-        let rows = (self.codes, row + within, 0);
-        // SAFETY: there are NV vectors of scales; the rest is passed on to the caller.
+        let row = row + within;
+        // SAFETY: passed on to the caller.
         unsafe {
-            let sums = strip.sums.eight::<NV>(within);
-            let mut sums =
-                int8::scaled::<Avx512, { layout::ROWS }, NV>(sums, rows, (panel.data[0], scales));
-            if call.units[1] > 0 {
-                let thin = strip.thin.eight::<NV>(within);
+            let mut sums = kind.numbers::<NV>(panel, row, self.sums.eight::<NV>(within));
+            if K::THIN_APART && call.units[1] > 0 {
+                let thin = self.thin.eight::<NV>(within);
                 for (sum, thin) in sums.iter_mut().flatten().zip(thin.iter().flatten()) {
                     *sum = Avx512::add(*sum, *thin);
                 }
             }
-            tile::finish::<Avx512, { layout::ROWS }, NV>(call, panel, row + within, &sums);
+            tile::finish::<Avx512, { layout::ROWS }, NV>(call, panel, row, &sums);
         }
-    }
-}
-
-/// Adds the low-rank product of the strip at `row`, where there is one.
-#[inline(always)]
-unsafe fn accumulate_thin<const NV: usize>(call: &Call<'_>, panel: &Panel, row: usize) {
-    let units = call.units[1];
-    if units > 0 {
-        let a = call.a[1].wrapping_add(row * units);
-        // SAFETY: passed on to the caller.
-        unsafe { tiles::accumulate_bf16::<NV>(a, panel.data[1], units / UNITS) };
     }
 }
 
@@ -250,8 +234,8 @@ unsafe fn strips<K: Kind, const NV: usize>(
     let units = call.units[0];
     let last = (units - 1) / PART * PART;
     let mut kept = if last > 0 { SUMS.take() } else { Lines::default() };
-    let strips = if last > 0 { call.rows.next_multiple_of(ROWS) } else { 0 };
-    let sums = kept.take(strips * WIDTH).as_mut_ptr();
+    let rows = if last > 0 { call.rows.next_multiple_of(ROWS) } else { 0 };
+    let sums = kept.take(rows * WIDTH).as_mut_ptr();
     // SAFETY: A's copies cover the rows, rounded up to whole strips, and whole tiles along K, as the panels
     // do; `sums` has room for all strips, and those of one part along K are read by the next.
     unsafe {
@@ -262,8 +246,7 @@ unsafe fn strips<K: Kind, const NV: usize>(
                 b: panel.data[0].wrapping_add(first * NV * 16),
                 stride: units,
                 steps: (units - first).min(PART) / UNITS,
-                sums,
-                is_first: first == 0,
+                before: (first > 0).then_some(sums.cast_const()),
             };
             if first < last {
                 for row in (0..call.rows).step_by(ROWS) {
@@ -296,8 +279,7 @@ struct Part {
     /// Tiles along K.
     steps: usize,
     /// The sums of the parts before, strip by strip.
-    sums: *const f32,
-    is_first: bool,
+    before: Option<*const f32>,
 }
 
 impl Part {
@@ -306,9 +288,9 @@ impl Part {
     unsafe fn begin(&self, row: usize) {
         // SAFETY: the part before stored what is read.
         unsafe {
-            match self.is_first {
-                true => tiles::clear(),
-                false => tiles::load(self.sums.add(row * WIDTH)),
+            match self.before {
+                None => tiles::clear(),
+                Some(sums) => tiles::load(sums.add(row * WIDTH)),
             }
         }
     }
@@ -342,15 +324,15 @@ impl Part {
                     let until = |quarter: usize| self.steps * quarter / QUARTERS;
                     self.accumulate::<K, NV>(row, until(quarter)..until(quarter + 1));
                     if row > 0 {
-                        kind.finish::<NV>(call, panel, row - ROWS, within, before);
+                        before.finish::<K, NV>(call, panel, kind, (row - ROWS, within));
                     }
                 }
-                K::complete::<NV>(call, panel, row, strip);
+                strip.complete::<K, NV>(call, panel, row);
             }
             if let Some(row) = (0..call.rows).step_by(ROWS).next_back() {
                 let strip = &strips[row / ROWS % 2];
                 for within in (0..call.rows - row).step_by(layout::ROWS) {
-                    kind.finish::<NV>(call, panel, row, within, strip);
+                    strip.finish::<K, NV>(call, panel, kind, (row, within));
                 }
             }
         }

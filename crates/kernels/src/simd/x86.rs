@@ -99,7 +99,7 @@ impl Simd for Avx2 {
         prefetch(p: *const f32) -> () = _mm_prefetch::<_MM_HINT_T0>(p.cast());
         prefetch_l2(p: *const f32) -> () = _mm_prefetch::<_MM_HINT_T1>(p.cast());
         store(p: *mut f32, v: __m256) -> () = _mm256_storeu_ps(p, v);
-        // Most vectors are whole ones, and masked stores are slow (a dozen cycles on Zen).
+        // Most vectors are whole ones, and masked stores are slow on Zen.
         load_first(p: *const f32, n: usize) -> __m256 = match n {
             8 => _mm256_loadu_ps(p),
             n => _mm256_maskload_ps(p, first_of_8(n)),
